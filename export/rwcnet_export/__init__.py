@@ -1,0 +1,1 @@
+"""From a trained reference model to a bundle of ONNX graphs."""

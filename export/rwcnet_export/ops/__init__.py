@@ -1,0 +1,37 @@
+"""The two operators of domain `rwcnet`: a torch definition, an ONNX call and an ONNX function body each.
+
+The call node names a TensorRT plugin as well (`plugin_namespace`, `plugin_version`, `aot`): a
+TensorRT that has it registered takes it, every other engine runs the function body.
+"""
+
+from __future__ import annotations
+
+import onnx
+from torch import nn
+
+from rwcnet_export.ops import correlation, warp
+from rwcnet_export.ops.call import DOMAIN, VERSION
+
+OPSET = 20
+
+
+def replace_ops(module: nn.Module) -> None:
+    """Put the exportable operators where a module, or any of its parts, uses the torch definitions."""
+    for name, child in module.named_children():
+        replacement = correlation.exportable(child) or warp.exportable(child)
+        if replacement is None:
+            replace_ops(child)
+        else:
+            setattr(module, name, replacement)
+
+
+def add_functions(model: onnx.ModelProto) -> None:
+    """Add the bodies of the operators a graph calls, in place, and import the domain."""
+    called = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
+    bodies = {"LocalCorrelation3d": correlation.function_body, "Warp3d": warp.function_body}
+    del model.functions[:]
+    for name in sorted(called):
+        text = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{bodies[name]()}'
+        model.functions.append(onnx.parser.parse_function(text))
+    if called and DOMAIN not in {opset.domain for opset in model.opset_import}:
+        model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))

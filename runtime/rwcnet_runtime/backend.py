@@ -1,0 +1,79 @@
+"""ONNX Runtime on the CPU: open a graph, run it on arrays."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from rwcnet_runtime.errors import BackendError, BundleError
+
+Array = npt.NDArray[np.float32]
+
+NAME = "onnxruntime"
+DEVICE = "cpu"
+
+
+def thread_count() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Session:
+    """One ONNX graph, loaded.
+
+    Parameters
+    ----------
+    path
+        ONNX file.
+
+    Raises
+    ------
+    BundleError
+        If ONNX Runtime refuses the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = thread_count()
+        options.log_severity_level = 3
+        try:
+            self._session: Any = ort.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime raises a dozen types without a common base
+            raise BundleError(
+                f"ONNX Runtime {ort.__version__} cannot load {path}: {str(error).splitlines()[0]}"
+            ) from error
+
+    def run(self, **inputs: Array) -> list[Array]:
+        """Run the graph.
+
+        Parameters
+        ----------
+        inputs
+            Arrays by input name, (b, c, i, j, k) float32.
+
+        Returns
+        -------
+        list
+            Output arrays in the graph's order.
+
+        Raises
+        ------
+        BackendError
+            If the run fails, most often for lack of memory.
+        """
+        try:
+            results: list[Array] = self._session.run(None, inputs)
+        except Exception as error:
+            sizes = {name: array.shape for name, array in inputs.items()}
+            raise BackendError(
+                f"ONNX Runtime failed on {sizes} ({str(error).splitlines()[0]}): use a smaller image "
+                "or a machine with more memory"
+            ) from error
+        return results

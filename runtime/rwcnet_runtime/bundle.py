@@ -1,0 +1,179 @@
+"""The bundle: a folder of ONNX graphs and the manifest that says what they are.
+
+The format is owned here, by its reader; the export package writes manifests with this module.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rwcnet_runtime.errors import BackendError, BundleError
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+DEFAULT = "base"
+
+
+@dataclass(frozen=True)
+class StageEntry:
+    """What the runtime needs to know of one stage; lengths in voxels of that stage's grid.
+
+    Attributes
+    ----------
+    resolution
+        Divisor of the image size: 4 is quarter resolution.
+    steps, radius
+        Recurrent steps and search radius of the correlation; for the record.
+    hidden
+        Channels of the stage's hidden state.
+    patch, halo
+        Largest edge of a patch (None: the whole image) and the part of it read but not answered for.
+    """
+
+    resolution: int
+    steps: int
+    radius: int
+    hidden: int
+    patch: int | None
+    halo: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Contents of ``manifest.json``.
+
+    Attributes
+    ----------
+    name
+        Preset the graphs were made from.
+    stages
+        Coarse to fine.
+    multiple
+        Image sizes must be padded to a multiple of this.
+    working_spacing_mm
+        Voxel size the model works at; None means the fixed image's own grid.
+    intensity
+        Name of the rule images are normalised by, see `rwcnet_runtime.preprocess.normalise`.
+    op_domain, op_version
+        Of the operators written as model-local functions.
+    weights
+        ``licence``, ``training_data`` and ``sha256`` of the weights.
+    files
+        sha256 of every other file, keyed by its path in the folder.
+    """
+
+    name: str
+    stages: tuple[StageEntry, ...]
+    multiple: int
+    working_spacing_mm: float | None
+    intensity: str
+    op_domain: str
+    op_version: int
+    weights: dict[str, str]
+    files: dict[str, str]
+    schema_version: int = SCHEMA_VERSION
+
+    def to_json(self) -> str:
+        """Return the text of ``manifest.json``."""
+        return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Parse ``manifest.json``.
+
+        Raises
+        ------
+        BundleError
+            If it is not such a text, or of another schema version.
+        """
+        try:
+            fields: dict[str, Any] = json.loads(text)
+            if fields["schema_version"] != SCHEMA_VERSION:
+                raise BundleError(
+                    f"the bundle has schema version {fields['schema_version']}, this runtime reads "
+                    f"{SCHEMA_VERSION}: export it again with this version of rwcnet"
+                )
+            stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
+            return cls(stages=stages, **fields)
+        except (ValueError, KeyError, TypeError) as error:
+            raise BundleError(
+                f"{MANIFEST} cannot be read ({error}): export the bundle again"
+            ) from error
+
+
+def sha256(path: Path) -> str:
+    """Return the hexadecimal sha256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An opened bundle, every file of it checked against its hash.
+
+    Attributes
+    ----------
+    folder
+        Where the files lie.
+    manifest
+        What they are.
+    sha256
+        Of the manifest, which holds the hashes of all other files: names the whole bundle.
+    """
+
+    folder: Path
+    manifest: Manifest
+    sha256: str
+
+    @classmethod
+    def open(cls, folder: Path | None = None) -> Bundle:
+        """Open a bundle, by default the one inside the package.
+
+        Raises
+        ------
+        BundleError
+            If there is none, or a file is missing or altered.
+        """
+        if folder is None:
+            folder = Path(str(resources.files("rwcnet_runtime"))) / "bundles" / DEFAULT
+        path = folder / MANIFEST
+        if not path.is_file():
+            raise BundleError(
+                f"no bundle in {folder}: there is no {MANIFEST}; rwcnet-export writes one"
+            )
+        manifest = Manifest.from_json(path.read_text())
+        for name, expected in manifest.files.items():
+            file = folder / name
+            if not file.is_file():
+                raise BundleError(f"{file} is missing from the bundle: export or install it again")
+            if sha256(file) != expected:
+                raise BundleError(
+                    f"{file} is not the file the manifest names (its sha256 differs): export or "
+                    "install the bundle again"
+                )
+        return cls(folder, manifest, sha256(path))
+
+    @property
+    def engines(self) -> list[str]:
+        """Precisions whose stages are in the bundle."""
+        return sorted({Path(name).parent.name for name in self.manifest.files if "stage" in name})
+
+    def stage_path(self, index: int, engine: str) -> Path:
+        """Return the graph of stage `index` (0 is the coarsest) in a precision.
+
+        Raises
+        ------
+        BackendError
+            If the bundle does not hold that precision.
+        """
+        if engine not in self.engines:
+            raise BackendError(
+                f"this bundle holds no {engine} stages, only {', '.join(self.engines)}: choose one "
+                "of these with --engine"
+            )
+        return self.folder / engine / f"stage{index + 1}.onnx"

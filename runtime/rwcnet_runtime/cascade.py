@@ -1,0 +1,109 @@
+"""The coarse-to-fine chain of stages over ONNX graphs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from rwcnet_runtime.backend import Array, Session
+from rwcnet_runtime.bundle import Bundle, StageEntry
+from rwcnet_runtime.patches import run_in_patches
+
+Progress = Callable[[str, float], None]
+
+
+def downsample(image: Array, factor: int) -> Array:
+    """Average blocks of factor^3 voxels of (b, c, i, j, k); axes are multiples of the factor."""
+    b, c, i, j, k = (n // f for n, f in zip(image.shape, (1, 1, *[factor] * 3), strict=True))
+    blocks = image.reshape(b, c, i, factor, j, factor, k, factor)
+    return blocks.mean(axis=(3, 5, 7), dtype=np.float32)
+
+
+class Cascade:
+    """A bundle's stages in one precision, loaded and ready for any number of pairs.
+
+    Parameters
+    ----------
+    bundle
+        Where the graphs are.
+    engine
+        Precision, one of `bundle.engines`.
+    """
+
+    def __init__(self, bundle: Bundle, engine: str = "fp32") -> None:
+        self.entries = bundle.manifest.stages
+        self._stages = [Session(bundle.stage_path(n, engine)) for n in range(len(self.entries))]
+        self._enter = [
+            Session(bundle.folder / f"enter{n + 1}.onnx") for n in range(1, len(self.entries))
+        ]
+        self._compose = Session(bundle.folder / "compose.onnx")
+
+    def run(
+        self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None
+    ) -> tuple[Array, dict[str, float]]:
+        """Register one pair.
+
+        Parameters
+        ----------
+        fixed, moving
+            (1, 1, i, j, k) float32 within 0..1 on one grid, axes a multiple of the manifest's.
+        progress
+            Called with a stage's name and the share of it that is done.
+
+        Returns
+        -------
+        flow
+            (1, 3, i, j, k) float32: ``warped(x) = moving(x + flow(x))``, in voxels.
+        seconds
+            Time spent in each part.
+        """
+        seconds: dict[str, float] = {}
+        below: tuple[Array, Array] | None = None
+        for n, (entry, session) in enumerate(zip(self.entries, self._stages, strict=True)):
+            name = f"stage{n + 1}"
+            start = time.perf_counter()
+            still = downsample(fixed, entry.resolution)
+            warped = downsample(moving, entry.resolution)
+            if below is None:
+                flow_below = None
+                hidden = np.zeros((1, entry.hidden, *still.shape[2:]), np.float32)
+            else:
+                # The whole moving image is warped before patches are cut.
+                warped, flow_below, hidden = self._enter[n - 1].run(
+                    moving=warped, flow=below[0], hidden=below[1]
+                )
+            lifted = time.perf_counter()
+            flow, hidden = self._run_stage(
+                session, entry, [still, warped, hidden], lambda share, n=name: progress(n, share)
+            )
+            ran = time.perf_counter()
+            if flow_below is not None:
+                (flow,) = self._compose.run(step=flow, below=flow_below)
+            below = (flow, hidden)
+            seconds[name] = ran - lifted
+            seconds["chain"] = seconds.get("chain", 0.0) + (
+                lifted - start + time.perf_counter() - ran
+            )
+        assert below is not None
+        return below[0], seconds
+
+    @staticmethod
+    def _run_stage(
+        session: Session, entry: StageEntry, inputs: list[Array], progress: Callable[[float], None]
+    ) -> tuple[Array, Array]:
+        names = ("fixed", "moving", "hidden")
+
+        def run(arrays: list[Array]) -> list[Array]:
+            return session.run(**dict(zip(names, arrays, strict=True)))
+
+        if entry.patch is None:
+            results = run(inputs)
+            progress(1.0)
+        else:
+            for done, count, joined in run_in_patches(run, inputs, entry.patch, entry.halo):
+                results = joined
+                progress(done / count)
+        flow, hidden = results
+        return flow, hidden

@@ -1,0 +1,116 @@
+"""The commands rwcnet-infer and rwcnet-demo: parse, call, print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+from rwcnet_runtime.errors import RwcnetError
+from rwcnet_runtime.registration import Registration, register
+
+infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@contextmanager
+def _one_sentence_errors() -> Iterator[None]:
+    """Turn our own errors into one line on stderr and exit code 2."""
+    try:
+        yield
+    except RwcnetError as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -> Registration:
+    """Register with a progress bar, which shows on a terminal only.
+
+    Parameters
+    ----------
+    fixed, moving, **options
+        As `register` takes them.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
+        tasks: dict[str, int] = {}
+
+        def show(part: str, share: float) -> None:
+            task = tasks.setdefault(part, bars.add_task(part, total=1.0) if part not in tasks else 0)
+            bars.update(task, completed=share)  # type: ignore[arg-type]
+
+        return register(fixed, moving, progress=show, **options)  # type: ignore[arg-type]
+
+
+def describe(registration: Registration) -> str:
+    """Return what was chosen and what was found, in a few lines."""
+    report = registration.report
+    alike = report["similarity"]
+    return "\n".join(
+        [
+            f"bundle {report['bundle']['name']} ({report['bundle']['sha256'][:12]}), engine "
+            f"{report['engine']}, backend {report['backend']}, device {report['device']}, "
+            f"{report['threads']} threads",
+            *(
+                f"{name.replace('_', ' '):19} {alike[name]['before']:.3f} -> {alike[name]['after']:.3f}"
+                for name in alike
+            ),
+            f"displacement        mean {report['displacement_mm']['mean']:.1f} mm, largest "
+            f"{report['displacement_mm']['max']:.1f} mm",
+            f"Jacobian            smallest {report['jacobian_determinant']['min']:.2f}, folded "
+            f"{report['jacobian_determinant']['folded_percent']:.3f} % of the voxels",
+            f"time                {sum(report['seconds'].values()):.1f} s",
+        ]
+    )
+
+
+@infer_app.command()
+def infer(
+    fixed: Annotated[Path, typer.Argument(help="NIfTI image to align with.")],
+    moving: Annotated[Path, typer.Argument(help="NIfTI image to align.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results.")
+    ] = Path("registration"),
+    engine: Annotated[str, typer.Option(help="Precision; one that the bundle holds.")] = "fp32",
+    initial_transform: Annotated[
+        Path | None,
+        typer.Option(help="ITK transform (LPS mm, fixed to moving points) to start from."),
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder written by rwcnet-export; default: the one shipped.")
+    ] = None,
+) -> None:
+    """Align MOVING with FIXED: writes the warped image, the displacement field and a report."""
+    with _one_sentence_errors():
+        registration = run_with_progress(
+            fixed, moving, engine=engine, initial_transform=initial_transform, bundle=bundle
+        )
+        paths = registration.save(output)
+    typer.echo(describe(registration))
+    for path in paths:
+        typer.echo(f"wrote {path}")
+
+
+@demo_app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for images, results and picture.")
+    ] = Path("rwcnet-demo"),
+) -> None:
+    """Undo a known deformation of a real brain (ICBM152) and print how much of it is left."""
+    with _one_sentence_errors():
+        from rwcnet_runtime import demo as demonstration  # its packages are an extra
+
+        outcome = demonstration.run(output, run_with_progress)
+        typer.echo(describe(outcome.registration))
+    typer.echo(
+        f"error to the known displacement inside the head: {outcome.error_before_mm:.2f} mm before, "
+        f"{outcome.error_after_mm:.2f} mm after ({outcome.reduction_percent:.0f} % less)"
+    )
+    typer.echo(f"wrote {outcome.picture}")

@@ -1,0 +1,164 @@
+"""A known deformation of a real brain, undone: the ICBM152 T1 template that nilearn ships."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813
+from numpy.typing import NDArray
+
+from rwcnet_runtime.errors import BackendError
+from rwcnet_runtime.geometry import ImageGrid
+from rwcnet_runtime.mapping import Mapping
+from rwcnet_runtime.registration import Registration
+from rwcnet_runtime.volumes import read_volume, write_volume
+
+MEAN_MM, MAX_MM = 5.0, 15.0
+_SMOOTHING_MM = 20.0
+_COARSE_MM = 4.0
+_SQUARINGS = 6
+
+
+@dataclass(frozen=True)
+class Demonstration:
+    """What the demo found; errors are mean distances to the known displacement in mm."""
+
+    registration: Registration
+    error_before_mm: float
+    error_after_mm: float
+    picture: Path
+
+    @property
+    def reduction_percent(self) -> float:
+        """Share of the error that is gone."""
+        return 100 * (1 - self.error_after_mm / self.error_before_mm)
+
+
+def _exponential(velocity: sitk.Image) -> sitk.Image:
+    """Integrate a stationary velocity field in mm by scaling and squaring."""
+    field = velocity / 2**_SQUARINGS
+    for _ in range(_SQUARINGS):
+        step = sitk.DisplacementFieldTransform(sitk.Image(field))
+        twice = sitk.CompositeTransform([step, step])
+        field = sitk.TransformToDisplacementField(
+            twice, sitk.sitkVectorFloat64, field.GetSize(), field.GetOrigin(), field.GetSpacing()
+        )
+    return field
+
+
+def random_diffeomorphism(
+    shape: tuple[int, int, int], inside: NDArray[np.bool_], seed: int
+) -> NDArray[np.float32]:
+    """Draw a smooth invertible flow on a 1 mm grid, mean 5 mm and at most 15 mm inside a mask.
+
+    Parameters
+    ----------
+    shape
+        Grid (i, j, k), 1 mm voxels.
+    inside
+        (i, j, k) bool, where the two figures hold.
+    seed
+        Of numpy's generator.
+
+    Returns
+    -------
+    ndarray, (3, i, j, k), float32
+        Flow in voxels.
+    """
+    coarse = [int(np.ceil(n / _COARSE_MM)) + 1 for n in shape]
+    noise = np.random.default_rng(seed).standard_normal((*coarse[::-1], 3))
+    velocity = sitk.GetImageFromArray(noise, isVector=True)
+    velocity.SetSpacing([_COARSE_MM] * 3)
+    velocity = sitk.SmoothingRecursiveGaussian(velocity, _SMOOTHING_MM)
+    scale = MEAN_MM / np.linalg.norm(sitk.GetArrayViewFromImage(velocity), axis=-1).mean()
+    flow = np.zeros((3, *shape), np.float32)
+    for _ in range(4):  # the exponential is almost linear in its scale: this converges at once
+        field = sitk.Resample(
+            _exponential(velocity * scale), shape, sitk.Transform(), sitk.sitkBSpline
+        )
+        flow = sitk.GetArrayFromImage(field).transpose(3, 2, 1, 0).astype(np.float32)
+        scale *= MEAN_MM / np.linalg.norm(flow, axis=0)[inside].mean()
+    return flow
+
+
+def run(folder: Path, register: Callable[[Path, Path], Registration]) -> Demonstration:
+    """Deform the template, register, compare with the known displacement, draw.
+
+    Parameters
+    ----------
+    folder
+        For the two images, the results and ``demo.png``; made if it is not there.
+    register
+        Called with the paths of the fixed and the moving image.
+
+    Raises
+    ------
+    BackendError
+        If nilearn or matplotlib are not installed.
+    """
+    try:
+        from matplotlib import figure as _figure  # noqa: F401  (asked for before the work starts)
+        from nilearn.datasets import load_mni152_template
+    except ImportError as error:
+        raise BackendError(
+            f"the demo needs {error.name}, which is not installed: pip install 'rwcnet[demo]'"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    moving_path, fixed_path = folder / "moving.nii.gz", folder / "fixed.nii.gz"
+    load_mni152_template(resolution=1).to_filename(moving_path)
+    template = read_volume(moving_path)
+    shape = template.grid.shape
+    head = template.data > 0.1 * template.data.max()
+    flow = random_diffeomorphism(shape, head, seed=0)
+    plain = ImageGrid(shape, np.eye(4))
+    deformed = Mapping(plain, plain, flow_vox=flow).resample(template.data)
+    head = deformed > 0.1 * deformed.max()
+    # Another contrast: dark becomes bright inside the head, as between T1 and T2.
+    top = deformed.max()
+    write_volume(fixed_path, np.where(head, 1.1 * top - deformed, 0).astype(np.float32), template)
+    registration = register(fixed_path, moving_path)
+    registration.save(folder)
+    found = registration.mapping.flow_vox
+    assert found is not None
+    before = np.linalg.norm(flow, axis=0)[head]
+    after = np.linalg.norm(found - flow, axis=0)[head]
+    picture = folder / "demo.png"
+    draw(registration, picture)
+    return Demonstration(registration, float(before.mean()), float(after.mean()), picture)
+
+
+def draw(registration: Registration, path: Path) -> None:
+    """Draw one coronal slice: fixed; moving and warped with the fixed image's outlines; the grid."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fixed, grid = registration.fixed.data, registration.fixed.grid
+    before = Mapping(grid, registration.moving.grid).resample(registration.moving.data)
+    middle = grid.shape[1] // 2
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 4)
+    outline = fixed[:, middle].T
+    for axis, image, title in zip(
+        axes, (fixed, before, registration.warped), ("fixed", "moving", "moving, warped"), strict=False
+    ):
+        axis.imshow(image[:, middle].T, cmap="gray", origin="lower")
+        axis.set_title(title)
+        if image is not fixed:
+            levels = np.quantile(outline[outline > 0], (0.02, 0.7))
+            axis.contour(outline, levels=levels, colors="tab:orange", linewidths=0.5)
+    flow = registration.mapping.flow_vox
+    assert flow is not None
+    i, k = np.meshgrid(np.arange(grid.shape[0]), np.arange(grid.shape[2]), indexing="ij")
+    i, k = i + flow[0, :, middle], k + flow[2, :, middle]
+    for lines in (slice(None, None, 6),):
+        axes[3].plot(i[lines].T, k[lines].T, color="tab:blue", linewidth=0.5)
+        axes[3].plot(i[:, lines], k[:, lines], color="tab:blue", linewidth=0.5)
+    axes[3].set_title("displacement")
+    axes[3].set_aspect("equal")
+    for axis in axes:
+        axis.set_axis_off()
+    figure.savefig(path, dpi=110)

@@ -1,0 +1,27 @@
+"""How alike two images are, and how well-behaved a displacement is."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_BINS = 32
+
+
+def correlation(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Pearson's correlation of two arrays of one shape, -1..1; 0 if one of them is constant."""
+    a, b = a.ravel() - a.mean(dtype=np.float64), b.ravel() - b.mean(dtype=np.float64)
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale > 0 else 0.0
+
+
+def mutual_information(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
+    """Mutual information of two arrays of one shape in nats, from a 32 x 32 joint histogram.
+
+    Unlike the correlation it also rises when images of different contrast come to match.
+    """
+    joint = np.histogram2d(a.ravel(), b.ravel(), bins=_BINS)[0]
+    joint /= joint.sum()
+    apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    there = joint > 0
+    return float(np.sum(joint[there] * np.log(joint[there] / apart[there])))

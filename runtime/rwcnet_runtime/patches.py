@@ -1,0 +1,91 @@
+"""Cut arrays into overlapping patches of one size, run them in batches, join the results."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float32]
+
+# Voxels that go through a graph at once: how many patches that is changes memory and time only,
+# never a result.
+VOXELS_AT_ONCE = 2**21
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Slices of one patch along (i, j, k): what it reads, what it answers for, and that within it."""
+
+    read: tuple[slice, ...]
+    own: tuple[slice, ...]
+    inner: tuple[slice, ...]
+
+
+def _along_axis(length: int, patch: int, halo: int) -> list[tuple[slice, slice, slice]]:
+    """Lay as few equal patches as the largest edge allows, spread evenly, cut mid-overlap."""
+    if length <= patch:
+        return [(slice(0, length),) * 3]
+    count = math.ceil((length - 2 * halo) / (patch - 2 * halo))
+    edge = math.ceil((length + 2 * halo * (count - 1)) / count)
+    starts = [(n * (length - edge)) // (count - 1) for n in range(count)]
+    cuts = [0, *((a + edge + b) // 2 for a, b in itertools.pairwise(starts)), length]
+    return [
+        (
+            slice(start, start + edge),
+            slice(first, last),
+            slice(first - start, last - start),
+        )
+        for start, first, last in zip(starts, cuts, cuts[1:], strict=False)
+    ]
+
+
+def lay_out(shape: tuple[int, ...], patch: int, halo: int) -> list[Patch]:
+    """Return the patches of an image; all of one size, fixed by the image's size alone.
+
+    Parameters
+    ----------
+    shape
+        Image size (i, j, k).
+    patch
+        Largest edge of a patch, halo included.
+    halo
+        Voxels a patch reads beyond the part it answers for, where the image goes on.
+    """
+    axes = [_along_axis(length, patch, halo) for length in shape]
+    return [
+        Patch(*(tuple(slices) for slices in zip(*place, strict=True)))
+        for place in itertools.product(*axes)
+    ]
+
+
+def run_in_patches(
+    run: Callable[[list[Array]], list[Array]], inputs: list[Array], patch: int, halo: int
+) -> Iterator[tuple[int, int, list[Array]]]:
+    """Run arrays (1, c, i, j, k) through `run` in batches of patches.
+
+    Yields
+    ------
+    done, count
+        Patches run so far, and in all.
+    joined
+        The results, whole; complete when `done` equals `count`.
+    """
+    shape = inputs[0].shape[2:]
+    patches = lay_out(shape, patch, halo)
+    voxels = math.prod(s.stop - s.start for s in patches[0].read)
+    at_once = max(1, VOXELS_AT_ONCE // voxels)
+    joined: list[Array] = []
+    for first in range(0, len(patches), at_once):
+        group = patches[first : first + at_once]
+        results = run([np.concatenate([x[(..., *p.read)] for p in group]) for x in inputs])
+        if not joined:
+            joined = [np.empty((1, r.shape[1], *shape), np.float32) for r in results]
+        for whole, parts in zip(joined, results, strict=True):
+            for part, place in zip(parts, group, strict=True):
+                whole[(0, ..., *place.own)] = part[(..., *place.inner)]
+        yield first + len(group), len(patches), joined

@@ -1,0 +1,209 @@
+"""Register two images: from files to a displacement, a warped image and a report."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rwcnet_runtime import backend
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.cascade import Cascade
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.geometry import jacobian_determinant
+from rwcnet_runtime.mapping import Mapping, read_initial_transform
+from rwcnet_runtime.metrics import correlation, mutual_information
+from rwcnet_runtime.preprocess import Padding, normalise
+from rwcnet_runtime.volumes import Volume, read_volume, write_displacement, write_volume
+
+Progress = Callable[[str, float], None]
+
+_LIBRARIES = ("numpy", "nibabel", "onnxruntime", "SimpleITK")
+
+
+@dataclass(frozen=True, eq=False)
+class Registration:
+    """What a registration found.
+
+    Attributes
+    ----------
+    fixed, moving : Volume
+        The images as read.
+    mapping : Mapping
+        From the fixed grid into the moving volume, initial transform included.
+    warped : ndarray, (i, j, k), float32
+        The moving image on `fixed.grid`, interpolated once from the moving file's own voxels.
+    displacement_mm : ndarray, (i, j, k, 3), float32
+        Moving point minus fixed point, RAS+ mm, on `fixed.grid`.
+    report : dict
+        What `registration.json` holds.
+    """
+
+    fixed: Volume
+    moving: Volume
+    mapping: Mapping
+    warped: NDArray[np.float32]
+    displacement_mm: NDArray[np.float32]
+    report: dict[str, Any]
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write ``warped.nii.gz``, ``displacement.nii.gz`` and ``registration.json``.
+
+        Parameters
+        ----------
+        folder
+            Made if it is not there; files of these names in it are replaced.
+
+        Raises
+        ------
+        InputError
+            If the folder cannot be written to.
+        """
+        paths = [folder / name for name in ("warped.nii.gz", "displacement.nii.gz")]
+        report = folder / "registration.json"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_volume(paths[0], self.warped, self.fixed)
+            write_displacement(paths[1], self.displacement_mm, self.fixed)
+            # Last, and whole or not at all: a folder with a report has its images too.
+            temporary = report.with_suffix(".tmp")
+            temporary.write_text(json.dumps(self.report, indent=2) + "\n")
+            os.replace(temporary, report)
+        except OSError as error:
+            raise InputError(
+                f"cannot write to {folder} ({error.strerror or error}): choose another folder with -o"
+            ) from error
+        return [*paths, report]
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[part] = time.perf_counter() - start
+
+
+def _normalised(volume: Volume) -> NDArray[np.float32]:
+    try:
+        return normalise(volume.data)
+    except InputError as error:
+        raise InputError(f"{volume.path}: {error}") from error
+
+
+def register(
+    fixed: str | Path,
+    moving: str | Path,
+    *,
+    engine: str = "fp32",
+    initial_transform: str | Path | None = None,
+    bundle: str | Path | None = None,
+    progress: Progress = lambda part, share: None,
+) -> Registration:
+    """Align a moving image with a fixed one.
+
+    Parameters
+    ----------
+    fixed, moving
+        NIfTI files of any orientation, spacing and origin. Where both lie in the world is believed:
+        images that do not roughly overlap need an initial transform.
+    engine
+        Precision the network runs in, one that the bundle holds.
+    initial_transform
+        ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
+    bundle
+        Folder of a bundle; the one inside the package by default.
+    progress
+        Called with the name of a stage and the share of it that is done.
+
+    Returns
+    -------
+    Registration
+        Nothing is written before its `save` is called.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used, or the images do not overlap.
+    BundleError
+        If the bundle is missing or damaged.
+    BackendError
+        If the engine is not in the bundle, or the machine cannot run it.
+    """
+    clock = _Stopwatch()
+    with clock("load"):
+        opened = Bundle.open(None if bundle is None else Path(bundle))
+        cascade = Cascade(opened, engine)
+    with clock("read"):
+        still, other = read_volume(Path(fixed)), read_volume(Path(moving))
+        initial = None if initial_transform is None else read_initial_transform(Path(initial_transform))
+    with clock("prepare"):
+        start = Mapping(still.grid, other.grid, initial)
+        if not start.inside().any():
+            raise InputError(
+                f"{still.path} and {other.path} do not overlap in the world: give an initial "
+                "transform that brings them together with --initial-transform"
+            )
+        fixed_image, moving_values = _normalised(still), _normalised(other)
+        moving_image = start.resample(moving_values)
+        padding = Padding.to_multiple(still.grid.shape, opened.manifest.multiple)
+        images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]
+    flow, seconds = cascade.run(images[0], images[1], progress)
+    clock.seconds |= seconds
+    with clock("warp"):
+        mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
+        warped = mapping.resample(other.data)
+        displacement = mapping.displacement_mm()
+    with clock("assess"):
+        after = mapping.resample(moving_values)
+        determinant = jacobian_determinant(displacement, still.grid)
+        length = np.linalg.norm(displacement, axis=-1)
+        findings = {
+            "similarity": {
+                measure.__name__: {
+                    "before": measure(fixed_image, moving_image),
+                    "after": measure(fixed_image, after),
+                }
+                for measure in (correlation, mutual_information)
+            },
+            "displacement_mm": {"mean": float(length.mean()), "max": float(length.max())},
+            "jacobian_determinant": {
+                "min": float(determinant.min()),
+                "folded_percent": 100 * float((determinant <= 0).mean()),
+            },
+        }
+    report = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fixed": str(still.path),
+        "moving": str(other.path),
+        "initial_transform": None if initial_transform is None else str(initial_transform),
+        "engine": engine,
+        "backend": backend.NAME,
+        "device": backend.DEVICE,
+        "threads": backend.thread_count(),
+        "bundle": {
+            "name": opened.manifest.name,
+            "sha256": opened.sha256,
+            "weights": opened.manifest.weights,
+        },
+        "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
+        **findings,
+        "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
+        "versions": {"rwcnet": version("rwcnet"), "python": platform.python_version()}
+        | {name: version(name) for name in _LIBRARIES},
+    }
+    return Registration(still, other, mapping, warped, displacement, report)

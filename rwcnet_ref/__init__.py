@@ -1,0 +1,1 @@
+"""The PyTorch reference model of RWCNet and its training."""

@@ -1,0 +1,122 @@
+"""The sizes of a model: frozen, validated, and the only place where numbers live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class StageConfig:
+    """Sizes of the recurrent network of one resolution.
+
+    Attributes
+    ----------
+    resolution
+        Divisor of the image size this stage works at: 4 is quarter resolution.
+    steps
+        Unrolled GRU steps.
+    radius
+        Search radius of the local correlation, in voxels of this stage.
+    features
+        Channels of the feature maps that are correlated.
+    projected
+        Channels the (2 radius + 1)^3 correlations are projected to.
+    encoder
+        Width of the convolutions in both encoders.
+    motion
+        Channels of the motion encoder's output, the three of the flow included.
+    hidden
+        Channels of the GRU's hidden state.
+    patch
+        Largest edge of a patch in voxels of this stage, halo included; None runs the image whole.
+    halo
+        Voxels a patch reads beyond the part of the flow it answers for.
+    """
+
+    resolution: int
+    steps: int
+    radius: int
+    features: int
+    projected: int
+    encoder: int
+    motion: int
+    hidden: int
+    patch: int | None = None
+    halo: int = 0
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1 or self.resolution & (self.resolution - 1):
+            raise ValueError(f"resolution is {self.resolution}; it must be a power of two")
+        for name in ("steps", "radius", "features", "projected", "encoder", "hidden"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if self.motion <= 3:
+            raise ValueError(f"motion is {self.motion}; three channels carry the flow, so 4 or more")
+        if self.halo < 0 or (self.patch is not None and self.patch <= 2 * self.halo):
+            raise ValueError(f"a patch of {self.patch} voxels leaves nothing inside a halo of {self.halo}")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A named coarse-to-fine cascade of stages.
+
+    Attributes
+    ----------
+    name
+        Preset name, lower case.
+    stages
+        From the coarsest to the finest; each works at twice the resolution of the one before.
+    """
+
+    name: str
+    stages: tuple[StageConfig, ...]
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ValueError("a model needs at least one stage")
+        resolutions = [stage.resolution for stage in self.stages]
+        expected = [resolutions[0] >> n for n in range(len(resolutions))]
+        if resolutions != expected or resolutions[-1] != 1:
+            raise ValueError(f"resolutions are {resolutions}; each must halve the one before, down to 1")
+
+    @property
+    def multiple(self) -> int:
+        """Image sizes must be multiples of this, in voxels."""
+        return self.stages[0].resolution
+
+
+_HALF_AND_QUARTER = {"radius": 2, "features": 8, "projected": 8, "encoder": 16, "motion": 16, "hidden": 16}
+
+BASE = ModelConfig(
+    name="base",
+    stages=(
+        StageConfig(4, steps=6, **_HALF_AND_QUARTER),
+        StageConfig(2, steps=4, **_HALF_AND_QUARTER),
+        StageConfig(
+            1,
+            steps=2,
+            radius=1,
+            features=4,
+            projected=4,
+            encoder=8,
+            motion=8,
+            hidden=8,
+            patch=128,
+            halo=8,
+        ),
+    ),
+)
+
+TINY = ModelConfig(
+    name="tiny",
+    stages=(
+        StageConfig(4, steps=2, radius=2, features=4, projected=4, encoder=4, motion=6, hidden=6),
+        StageConfig(2, steps=2, radius=1, features=4, projected=4, encoder=4, motion=6, hidden=6),
+        StageConfig(
+            1, steps=1, radius=1, features=2, projected=2, encoder=2, motion=5, hidden=4,
+            patch=32, halo=8,
+        ),
+    ),
+)
+
+PRESETS = {config.name: config for config in (BASE, TINY)}

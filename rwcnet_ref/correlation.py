@@ -1,0 +1,79 @@
+"""Local correlation with projection: the definition that every other writing is held to."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def local_correlation(
+    fixed: Tensor, moving: Tensor, weight: Tensor, bias: Tensor, *, radius: int
+) -> Tensor:
+    """Correlate features within a cube of offsets and project the result.
+
+    ``out[o, x] = bias[o] + sum_k weight[o, k] sum_c fixed[c, x] moving[c, x + k]``, with k over the
+    (2 radius + 1)^3 offsets and zeros outside the moving features. Sivan 2022, section 3, without
+    the absolute difference.
+
+    Parameters
+    ----------
+    fixed, moving
+        Feature maps, (b, c, i, j, k).
+    weight
+        (o, 1, n, n, n) with n = 2 radius + 1: one plane of projection weights an offset, the
+        offset -radius first on each axis.
+    bias
+        (o,).
+    radius
+        Search radius in voxels.
+
+    Returns
+    -------
+    Tensor
+        (b, o, i, j, k).
+    """
+    n = 2 * radius + 1
+    if weight.shape[1:] != (1, n, n, n):
+        raise ValueError(f"weight is {tuple(weight.shape)}; radius {radius} needs (o, 1, {n}, {n}, {n})")
+    if fixed.shape != moving.shape:
+        raise ValueError(f"features differ: {tuple(fixed.shape)} and {tuple(moving.shape)}")
+    i, j, k = fixed.shape[2:]
+    padded = F.pad(moving, (radius,) * 6)
+    cost = torch.stack(
+        [
+            (fixed * padded[:, :, a : a + i, b : b + j, c : c + k]).sum(1)
+            for a, b, c in itertools.product(range(n), repeat=3)
+        ],
+        dim=1,
+    )  # (b, n^3, i, j, k)
+    return F.conv3d(cost, weight.reshape(len(weight), n**3, 1, 1, 1), bias)
+
+
+class LocalCorrelation(nn.Module):
+    """`local_correlation` with its own projection weights.
+
+    Parameters
+    ----------
+    features
+        Channels of the maps to come; sets the scale of the first weights.
+    projected
+        Output channels o.
+    radius
+        Search radius in voxels.
+    """
+
+    def __init__(self, features: int, projected: int, radius: int) -> None:
+        super().__init__()
+        n = 2 * radius + 1
+        self.radius = radius
+        # A dot product of c independent unit features has variance c.
+        self.weight = nn.Parameter(torch.randn(projected, 1, n, n, n) / math.sqrt(features * n**3))
+        self.bias = nn.Parameter(torch.zeros(projected))
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """(b, c, i, j, k) twice to (b, o, i, j, k)."""
+        return local_correlation(fixed, moving, self.weight, self.bias, radius=self.radius)

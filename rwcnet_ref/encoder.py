@@ -1,0 +1,42 @@
+"""The two encoders of a stage: features to correlate, and the context the recurrence starts from."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+def _convolution(channels_in: int, channels_out: int, dilation: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv3d(channels_in, channels_out, 3, padding=dilation, dilation=dilation, bias=False),
+        nn.BatchNorm3d(channels_out),
+        nn.ReLU(),
+    )
+
+
+class FeatureEncoder(nn.Sequential):
+    """Image (b, 1, i, j, k) to centred, unit-variance features (b, features, i, j, k).
+
+    The last normalisation has no affine part: features with a common offset correlate everywhere,
+    and the recurrence learns nothing from that. At inference all normalisations use the stored
+    averages, so that a patch gives what the whole image gives.
+    """
+
+    def __init__(self, width: int, features: int) -> None:
+        super().__init__(
+            _convolution(1, width),
+            _convolution(width, width),
+            _convolution(width, width, dilation=2),
+            nn.Conv3d(width, features, 1, bias=False),
+            nn.BatchNorm3d(features, affine=False),
+        )
+
+
+class ContextEncoder(nn.Sequential):
+    """Fixed image (b, 1, i, j, k) to the first hidden state, within -1..1, (b, hidden, i, j, k)."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__(_convolution(1, width), nn.Conv3d(width, hidden, 3, padding=1))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Encode."""
+        return super().forward(image).tanh()  # type: ignore[no-any-return]

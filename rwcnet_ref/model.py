@@ -1,0 +1,178 @@
+"""A stage (one resolution, N recurrent steps) and the coarse-to-fine cascade of stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from rwcnet_ref.config import ModelConfig, StageConfig
+from rwcnet_ref.correlation import LocalCorrelation
+from rwcnet_ref.encoder import ContextEncoder, FeatureEncoder
+from rwcnet_ref.grid import Warp, compose, downsample, upsample
+from rwcnet_ref.patches import in_patches
+from rwcnet_ref.update import ConvGRU, FlowHead, MotionEncoder
+
+
+class Stage(nn.Module):
+    """The recurrent network of one resolution.
+
+    Parameters
+    ----------
+    config
+        Sizes.
+    hidden_below
+        Channels of the hidden state of the stage below (its own at the first stage).
+    """
+
+    def __init__(self, config: StageConfig, hidden_below: int) -> None:
+        super().__init__()
+        self.config = config
+        self.features = FeatureEncoder(config.encoder, config.features)
+        self.context = ContextEncoder(config.encoder, config.hidden)
+        self.inherit = (
+            nn.Identity()
+            if hidden_below == config.hidden
+            else nn.Conv3d(hidden_below, config.hidden, 1)
+        )
+        self.correlation = LocalCorrelation(config.features, config.projected, config.radius)
+        self.motion = MotionEncoder(config.projected, config.motion)
+        self.gru = ConvGRU(config.hidden, config.motion + config.features)
+        self.head = FlowHead(config.hidden)
+        self.warp = Warp()
+
+    def unroll(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Run all steps and keep the flow after each.
+
+        Parameters
+        ----------
+        fixed, moving
+            (b, 1, i, j, k), intensities within 0..1; the moving image is already warped by the
+            flow of the stage below.
+        hidden
+            (b, hidden, i, j, k), what `Cascade.enter` made of the state of the stage below, or zeros.
+
+        Returns
+        -------
+        flows
+            `steps` tensors (b, 3, i, j, k) float32: this stage's own flow in its voxels.
+        hidden
+            (b, hidden, i, j, k), the state after the last step.
+        """
+        # One pass for both images: they share the encoder, and its statistics while training.
+        both = self.features(torch.cat([fixed, moving]))
+        batch = fixed.shape[0]  # not len(): that would fix the batch size when traced
+        fixed_features, moving_features = both[:batch], both[batch:]
+        hidden = self.context(fixed) + hidden
+        flow = torch.zeros_like(fixed, dtype=torch.float32).expand(-1, 3, -1, -1, -1)
+        warped = moving_features
+        flows: list[Tensor] = []
+        for step in range(self.config.steps):
+            if step:
+                # Always from the originals by the whole flow: warping a warped map blurs it.
+                warped = self.warp(moving_features, flow)
+            motion = self.motion(self.correlation(fixed_features, warped), flow)
+            hidden = self.gru(hidden, torch.cat([motion, warped], dim=1))
+            # As in RAFT, a step learns its own change, not how to repair the steps before it.
+            flow = flow.detach() + self.head(hidden).float()
+            flows.append(flow)
+        return flows, hidden
+
+    def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last flow and the hidden state; see `unroll`."""
+        flows, hidden = self.unroll(fixed, moving, hidden)
+        return flows[-1], hidden
+
+
+class Cascade(nn.Module):
+    """All stages, coarse to fine. Forward keeps no state.
+
+    Parameters
+    ----------
+    config
+        The model's sizes.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        below = [config.stages[0], *config.stages[:-1]]
+        self.stages = nn.ModuleList(
+            Stage(stage, under.hidden) for stage, under in zip(config.stages, below, strict=True)
+        )
+        self.warp = Warp()
+
+    def stage(self, index: int) -> Stage:
+        """Return stage `index` (0 is the coarsest)."""
+        stage = self.stages[index]
+        assert isinstance(stage, Stage)
+        return stage
+
+    def enter(
+        self, moving: Tensor, below: tuple[Tensor, Tensor] | None, index: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Bring what the stage below found onto the grid of stage `index`.
+
+        Parameters
+        ----------
+        moving
+            Moving image at this stage's resolution, (b, 1, i, j, k), not warped.
+        below
+            Total flow and hidden state of the stage below, or None for the first stage.
+        index
+            The stage about to run.
+
+        Returns
+        -------
+        moving, flow, hidden
+            Moving image warped by the flow below, that flow on this grid (None at the first
+            stage), and the hidden state on this grid in this stage's channels.
+        """
+        if below is None:
+            channels = self.config.stages[index].hidden
+            return moving, None, moving.new_zeros((moving.shape[0], channels, *moving.shape[2:]))
+        flow = 2 * upsample(below[0])
+        # A 1x1x1 convolution and an interpolation commute: the small grid is the cheaper place.
+        return self.warp(moving, flow), flow, upsample(self.stage(index).inherit(below[1]))
+
+    def totals(self, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield after each stage the total flow so far and the hidden state, on that stage's grid.
+
+        Parameters
+        ----------
+        fixed, moving
+            (b, 1, i, j, k), one grid, each axis a multiple of `config.multiple`, within 0..1.
+        """
+        if fixed.shape != moving.shape or fixed.ndim != 5 or fixed.shape[1] != 1:
+            raise ValueError(
+                f"fixed {tuple(fixed.shape)} and moving {tuple(moving.shape)} must both be "
+                "(b, 1, i, j, k) on one grid"
+            )
+        if any(n % self.config.multiple for n in fixed.shape[2:]):
+            raise ValueError(
+                f"size {tuple(fixed.shape[2:])} must be a multiple of {self.config.multiple} on "
+                "every axis; pad the images"
+            )
+        below: tuple[Tensor, Tensor] | None = None
+        for index, config in enumerate(self.config.stages):
+            still = downsample(fixed, config.resolution)
+            # The whole moving image is warped before patches are cut: a patch may need tissue
+            # from outside it.
+            warped, flow_below, hidden = self.enter(
+                downsample(moving, config.resolution), below, index
+            )
+            stage = self.stage(index)
+            if config.patch is None:
+                flow, hidden = stage(still, warped, hidden)
+            else:
+                flow, hidden = in_patches(
+                    stage, still, warped, hidden, patch=config.patch, halo=config.halo
+                )
+            below = (flow if flow_below is None else compose(self.warp, flow, flow_below), hidden)
+            yield below
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """Return the total flow on the full grid, (b, 3, i, j, k) float32 in voxels."""
+        *_, (flow, _) = self.totals(fixed, moving)
+        return flow
