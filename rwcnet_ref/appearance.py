@@ -25,11 +25,13 @@ def random_labels(size: Size, random: torch.Generator, classes: int = 10) -> Ten
     Tensor
         Labels (i, j, k) int64 in 0..classes-1.
     """
-    spacing = _uniform(random, 4, 12)
+    spacing = _uniform(random, 3, 12)
     return smooth_noise(size, classes, spacing, random)[0].argmax(0)
 
 
-def paint(labels: Tensor, classes: Tensor, random: torch.Generator, factor: int = 1) -> Tensor:
+def paint(
+    labels: Tensor, classes: Tensor, random: torch.Generator, factor: int, texture: float
+) -> Tensor:
     """Give each label a random intensity and average down.
 
     Parameters
@@ -43,11 +45,13 @@ def paint(labels: Tensor, classes: Tensor, random: torch.Generator, factor: int 
         Source of randomness, on the device of the labels.
     factor
         Blocks of factor^3 voxels are averaged: partial volumes as a coarse image has them.
+    texture
+        Largest amplitude of a texture added to what is not black.
 
     Returns
     -------
     Tensor
-        (1, 1, i/factor, ...) float32 within 0..1, with a faint texture.
+        (1, 1, i/factor, ...) float32 about 0..1.
     """
     count = int(classes.max()) + 1
     intensity = torch.rand(count, generator=random, device=random.device)
@@ -55,11 +59,11 @@ def paint(labels: Tensor, classes: Tensor, random: torch.Generator, factor: int 
         intensity[0] = 0
     image = F.avg_pool3d(intensity[classes][labels][None, None], factor)
     size = tuple(image.shape[2:])
-    texture = _uniform(random, 0, 0.06) * smooth_noise((size[0], size[1], size[2]), 1, 3, random)
-    return image + texture * (image > 0.01)
+    noise = smooth_noise((size[0], size[1], size[2]), 1, 2.5, random)
+    return image + _uniform(random, 0, texture) * noise * (image > 0.01)
 
 
-def scan(image: Tensor, random: torch.Generator) -> Tensor:
+def scan(image: Tensor, random: torch.Generator, strength: float = 1.0) -> Tensor:
     """Add what a scanner adds: blur, bias field, gamma, noise.
 
     Parameters
@@ -68,6 +72,8 @@ def scan(image: Tensor, random: torch.Generator) -> Tensor:
         (1, 1, i, j, k) within 0..1.
     random
         Source of randomness, on the image's device.
+    strength
+        0 leaves the image as it is.
 
     Returns
     -------
@@ -77,8 +83,8 @@ def scan(image: Tensor, random: torch.Generator) -> Tensor:
     size = (image.shape[2], image.shape[3], image.shape[4])
     if _uniform(random, 0, 1) < 0.5:
         blurred = F.avg_pool3d(image, 3, stride=1, padding=1, count_include_pad=False)
-        image = torch.lerp(image, blurred, _uniform(random, 0, 0.7))
-    bias = _uniform(random, 0, 0.3) * smooth_noise(size, 1, max(size) / 2, random)
-    image = (image * bias.exp()).clamp(0, 1) ** (2 ** _uniform(random, -0.8, 0.8))
+        image = torch.lerp(image, blurred, _uniform(random, 0, 0.7) * strength)
+    bias = strength * _uniform(random, 0, 0.2) * smooth_noise(size, 1, max(size) / 2, random)
+    image = (image * bias.exp()).clamp(0, 1) ** (2 ** (strength * _uniform(random, -0.5, 0.5)))
     noise = torch.randn(image.shape, generator=random, device=random.device)
-    return (image + _uniform(random, 0, 0.06) * noise).clamp(0, 1)
+    return (image + strength * _uniform(random, 0, 0.05) * noise).clamp(0, 1)

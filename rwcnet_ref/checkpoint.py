@@ -42,8 +42,11 @@ def load_weights(path: Path) -> tuple[Cascade, dict[str, str]]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}")
-    with safetensors.safe_open(path, framework="pt") as file:
-        about: dict[str, str] = dict(file.metadata() or {})
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            about: dict[str, str] = dict(file.metadata() or {})
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is not a safetensors file ({error})") from error
     if about.get("preset") not in PRESETS:
         raise ValueError(f"{path} is for preset {about.get('preset')!r}, known are {sorted(PRESETS)}")
     cascade = Cascade(PRESETS[about["preset"]])

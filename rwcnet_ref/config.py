@@ -90,7 +90,7 @@ _HALF_AND_QUARTER = {"radius": 2, "features": 8, "projected": 8, "encoder": 16, 
 BASE = ModelConfig(
     name="base",
     stages=(
-        StageConfig(4, steps=6, **_HALF_AND_QUARTER),
+        StageConfig(4, steps=4, **_HALF_AND_QUARTER),
         StageConfig(2, steps=4, **_HALF_AND_QUARTER),
         StageConfig(
             1,

@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+# Moments of real correlations are a few tenths; the motion encoder wants inputs of about one.
+_MOMENT_GAIN = 4.0
+
+
 def local_correlation(
     fixed: Tensor, moving: Tensor, weight: Tensor, bias: Tensor, *, radius: int
 ) -> Tensor:
@@ -58,21 +62,28 @@ class LocalCorrelation(nn.Module):
 
     Parameters
     ----------
-    features
-        Channels of the maps to come; sets the scale of the first weights.
     projected
         Output channels o.
     radius
         Search radius in voxels.
     """
 
-    def __init__(self, features: int, projected: int, radius: int) -> None:
+    def __init__(self, projected: int, radius: int) -> None:
         super().__init__()
         n = 2 * radius + 1
         self.radius = radius
-        # A dot product of c independent unit features has variance c.
-        self.weight = nn.Parameter(torch.randn(projected, 1, n, n, n) / math.sqrt(features * n**3))
+        # Neighbouring offsets correlate alike, so a plane of weights acts through its sum.
+        self.weight = nn.Parameter(torch.randn(projected, 1, n, n, n) / math.sqrt(n**3))
         self.bias = nn.Parameter(torch.zeros(projected))
+        # The first channels start as the first moments of the correlation, each way along each
+        # axis: which way the match lies. From random weights alone that takes hundreds of steps
+        # to find.
+        axis = torch.linspace(-1, 1, n)
+        for channel, (dim, sign) in enumerate(itertools.product(range(3), (1, -1))):
+            if channel < projected:
+                shape = [n if d == dim else 1 for d in range(3)]
+                moment = sign * axis.view(shape).expand(n, n, n)
+                self.weight.data[channel, 0] = _MOMENT_GAIN * moment / moment.abs().sum()
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """(b, c, i, j, k) twice to (b, o, i, j, k)."""

@@ -13,8 +13,20 @@ def _convolution(channels_in: int, channels_out: int, dilation: int = 1) -> nn.S
     )
 
 
+class UnitVoxels(nn.Module):
+    """Scale the channel vector of each voxel to length one, very short ones to less.
+
+    Dot products then lie within -1..1: they compare directions, and the edge of a bright structure
+    no longer outshouts a match.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(b, c, i, j, k) to the same."""
+        return features * (features.square().sum(1, keepdim=True) + 0.01).rsqrt()
+
+
 class FeatureEncoder(nn.Sequential):
-    """Image (b, 1, i, j, k) to centred, unit-variance features (b, features, i, j, k).
+    """Image (b, 1, i, j, k) to centred features of unit length (b, features, i, j, k).
 
     The last normalisation has no affine part: features with a common offset correlate everywhere,
     and the recurrence learns nothing from that. At inference all normalisations use the stored
@@ -28,6 +40,7 @@ class FeatureEncoder(nn.Sequential):
             _convolution(width, width, dilation=2),
             nn.Conv3d(width, features, 1, bias=False),
             nn.BatchNorm3d(features, affine=False),
+            UnitVoxels(),
         )
 
 

@@ -36,14 +36,16 @@ class Stage(nn.Module):
             if hidden_below == config.hidden
             else nn.Conv3d(hidden_below, config.hidden, 1)
         )
-        self.correlation = LocalCorrelation(config.features, config.projected, config.radius)
+        self.correlation = LocalCorrelation(config.projected, config.radius)
         self.motion = MotionEncoder(config.projected, config.motion)
         self.gru = ConvGRU(config.hidden, config.motion + config.features)
         self.head = FlowHead(config.hidden)
         self.warp = Warp()
 
-    def unroll(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Run all steps and keep the flow after each.
+    def unroll(
+        self, fixed: Tensor, moving: Tensor, hidden: Tensor, steps: int | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Run the recurrent steps and keep the flow after each.
 
         Parameters
         ----------
@@ -52,11 +54,13 @@ class Stage(nn.Module):
             flow of the stage below.
         hidden
             (b, hidden, i, j, k), what `Cascade.enter` made of the state of the stage below, or zeros.
+        steps
+            Fewer than the configured steps, as early training wants; None for all.
 
         Returns
         -------
         flows
-            `steps` tensors (b, 3, i, j, k) float32: this stage's own flow in its voxels.
+            A tensor (b, 3, i, j, k) float32 a step: this stage's own flow in its voxels.
         hidden
             (b, hidden, i, j, k), the state after the last step.
         """
@@ -68,7 +72,7 @@ class Stage(nn.Module):
         flow = torch.zeros_like(fixed, dtype=torch.float32).expand(-1, 3, -1, -1, -1)
         warped = moving_features
         flows: list[Tensor] = []
-        for step in range(self.config.steps):
+        for step in range(steps or self.config.steps):
             if step:
                 # Always from the originals by the whole flow: warping a warped map blurs it.
                 warped = self.warp(moving_features, flow)

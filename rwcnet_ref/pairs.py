@@ -107,6 +107,12 @@ class PairSource:
         Share of pairs made from procedural shapes.
     two_heads
         Share of the others that are two different heads.
+    same_contrast
+        Share of pairs whose images have one contrast.
+    texture
+        Largest amplitude of the texture in tissues, 0..1.
+    scanner
+        How much the two scans differ, see `scan`.
     """
 
     size: Size
@@ -115,6 +121,9 @@ class PairSource:
     maps: Sequence[LabelMap] = ()
     shapes: float = 1.0
     two_heads: float = 0.0
+    same_contrast: float = 0.5
+    texture: float = 0.06
+    scanner: float = 1.0
 
     def draw(self, random: torch.Generator) -> Pair:
         """Draw one pair."""
@@ -161,16 +170,16 @@ class PairSource:
     ) -> Pair:
         """Deform one base: ``fixed(x) = base(x + u(x))``, ``moving = base``, ``flow = u``."""
         warp = Warp()
-        base = paint(labels, classes, random, factor)
-        same = torch.rand((), generator=random, device=random.device) < 0.5
-        other = base if same else paint(labels, classes, random, factor)
+        base = paint(labels, classes, random, factor, self.texture)
+        same = torch.rand((), generator=random, device=random.device) < self.same_contrast
+        other = base if same else paint(labels, classes, random, factor, self.texture)
         flow = self._flow((base.shape[2], base.shape[3], base.shape[4]), random)
         fills = _fills(labels, _choose(labels, random), factor)
         inner = (..., *[slice(margin, margin + n) for n in self.size])
         # Warped with its margin, then cut: what comes in from outside the crop is there.
         return Pair(
-            scan(warp(other, flow)[inner], random),
-            scan(base[inner], random),
+            scan(warp(other, flow)[inner], random, self.scanner),
+            scan(base[inner], random, self.scanner),
             flow[inner],
             warp(fills, flow)[inner],
             fills[inner],
@@ -189,14 +198,14 @@ class PairSource:
         moving = self._cut(second, offset, stripped, self.size)
         chosen = _choose(fixed, random)
         contrast = random.get_state()
-        still = paint(fixed, first.classes, random, self.resolution)
-        if torch.rand((), generator=random, device=random.device) < 0.6:
-            random.set_state(contrast)  # the same contrast for both, the usual case
-        other = paint(moving, second.classes, random, self.resolution)
+        still = paint(fixed, first.classes, random, self.resolution, self.texture)
+        if torch.rand((), generator=random, device=random.device) < self.same_contrast:
+            random.set_state(contrast)
+        other = paint(moving, second.classes, random, self.resolution, self.texture)
         flow = self._flow(self.size, random)
         return Pair(
-            scan(still, random),
-            scan(warp(other, flow), random),
+            scan(still, random, self.scanner),
+            scan(warp(other, flow), random, self.scanner),
             None,
             _fills(fixed, chosen, self.resolution),
             warp(_fills(moving, chosen, self.resolution), flow),

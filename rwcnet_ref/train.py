@@ -12,7 +12,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,11 @@ from rwcnet_ref.pairs import LabelMap, Pair, PairSource, read_label_maps
 HELD_OUT = 2
 VALIDATION_PAIRS = 8
 # Share of the steps after which the Dice loss counts: from scratch it moves nothing.
-DICE_FROM = 1 / 3
+DICE_FROM = 0.5
+# Share of the steps over which the first stage's pairs grow from easy to what they are to be.
+EASY = 0.5
+# Share of the steps in which the recurrence is cut short: following one match comes first.
+SHORT, SHORT_STEPS = 0.2, 2
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,9 @@ class Schedule:
     steps
         Optimiser steps; the learning rate falls to zero over them as a cosine.
     amplitude
-        Displacements in mm at the end, see `PairSource`; they grow over the first half.
+        Displacements in mm see `PairSource`.
+    small
+        Share of the steps with crops of half the edge and twice the batch: images can be small.
     shapes, two_heads
         Shares of procedural shapes and of pairs of two heads, see `PairSource`.
     learning_rate
@@ -64,20 +70,21 @@ class Schedule:
     amplitude: float
     shapes: float
     two_heads: float
+    small: float = 0.3
     learning_rate: float = 2e-3
     dice: float = 0.5
     smooth: float = 0.05
     decay: float = 0.8
-    frozen_averages: float = 0.5
+    frozen_averages: float = 0.7
 
 
 # What the shipped `base` weights were trained with on two CPU cores.
 SCHEDULES = {
-    1: Schedule(size=28, batch=2, steps=2400, amplitude=8, shapes=0.4, two_heads=0.3),
+    1: Schedule(size=24, batch=3, steps=2000, amplitude=8, shapes=0.3, two_heads=0.3),
     2: Schedule(
-        size=48, batch=1, steps=1200, amplitude=6, shapes=0.3, two_heads=0.3, learning_rate=1e-3
+        size=48, batch=1, steps=900, amplitude=6, shapes=0.3, two_heads=0.3, learning_rate=1e-3
     ),
-    3: Schedule(size=64, batch=1, steps=800, amplitude=4, shapes=0.3, two_heads=0.3),
+    3: Schedule(size=64, batch=1, steps=700, amplitude=4, shapes=0.3, two_heads=0.3),
 }
 
 
@@ -103,18 +110,27 @@ def stage_inputs(
     return cascade.enter(moving, below, index)
 
 
-def step_flows(cascade: Cascade, index: int, fixed: Tensor, moving: Tensor) -> list[Tensor]:
+def step_flows(
+    cascade: Cascade, index: int, fixed: Tensor, moving: Tensor, steps: int | None = None
+) -> list[Tensor]:
     """Return the total flow after each recurrent step of stage `index`, on its grid."""
     warped, below, hidden = stage_inputs(cascade, index, fixed, moving)
-    flows, _ = cascade.stage(index).unroll(fixed, warped, hidden)
+    flows, _ = cascade.stage(index).unroll(fixed, warped, hidden, steps)
     return flows if below is None else [compose(cascade.warp, flow, below) for flow in flows]
 
 
-def loss_of(cascade: Cascade, index: int, pairs: list[Pair], plan: Schedule, dice: float) -> Tensor:
-    """Return the training loss of a batch of pairs."""
+def loss_of(
+    cascade: Cascade,
+    index: int,
+    pairs: list[Pair],
+    plan: Schedule,
+    dice: float,
+    steps: int | None = None,
+) -> Tensor:
+    """Return the training loss of a batch of pairs, from so many recurrent steps."""
     fixed = torch.cat([pair.fixed for pair in pairs])
     moving = torch.cat([pair.moving for pair in pairs])
-    flows = step_flows(cascade, index, fixed, moving)
+    flows = step_flows(cascade, index, fixed, moving, steps)
     weights = [plan.decay ** (len(flows) - 1 - n) for n in range(len(flows))]
     loss = plan.smooth * gradient_penalty(flows[-1])
     for n, pair in enumerate(pairs):
@@ -194,15 +210,22 @@ class Training:
         self.validation = [source.draw(unseen) for _ in range(VALIDATION_PAIRS)]
 
     def _source(self, share: float, maps: list[LabelMap]) -> PairSource:
-        """Return the pairs of a point in training: displacements grow over the first half."""
-        # Two heads teach nothing before the Dice loss counts.
+        """Return the pairs of a point in training, `share` of the steps being done.
+
+        The first stage's start easy: shapes alone, textured, of one contrast and one scanner.
+        Two heads teach nothing before the Dice loss counts.
+        """
+        easy = max(0.0, 1 - share / EASY) if self.index == 0 else 0.0
         return PairSource(
             (self.plan.size,) * 3,
             self.cascade.config.stages[self.index].resolution,
-            self.plan.amplitude * min(1.0, 0.6 + 0.8 * share),
+            self.plan.amplitude,
             maps,
-            self.plan.shapes,
+            1.0 if easy else self.plan.shapes,
             self.plan.two_heads if share > DICE_FROM else 0.0,
+            same_contrast=0.6 + 0.4 * easy,
+            texture=0.06 + 0.3 * easy,
+            scanner=1 - 0.9 * easy,
         )
 
     @property
@@ -238,16 +261,23 @@ class Training:
         plan, began, losses = self.plan, time.monotonic(), []
         while self.step < plan.steps:
             share = self.step / plan.steps
-            source = self._source(share, self.heads)
+            source, batch = self._source(share, self.heads), plan.batch
+            if torch.rand((), generator=self.random) < plan.small:
+                source, batch = replace(source, size=(plan.size // 2,) * 3), 2 * batch
             rate = min(1.0, (self.step + 1) / 100) * (1 + math.cos(math.pi * share)) / 2
             for group in self.optimiser.param_groups:
                 group["lr"] = plan.learning_rate * rate
             self.cascade.eval()
             _training_mode(self.stage, averages=share < plan.frozen_averages)
-            pairs = [source.draw(self.random) for _ in range(plan.batch)]
+            pairs = [source.draw(self.random) for _ in range(batch)]
             with torch.autocast("cpu", torch.bfloat16):
                 loss = loss_of(
-                    self.cascade, self.index, pairs, plan, plan.dice if share > DICE_FROM else 0.0
+                    self.cascade,
+                    self.index,
+                    pairs,
+                    plan,
+                    dice=plan.dice if share > DICE_FROM else 0.0,
+                    steps=SHORT_STEPS if share < SHORT else None,
                 )
             if not math.isfinite(loss.item()):
                 raise RuntimeError(f"the loss is {loss.item()} at step {self.step}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -10,8 +11,10 @@ import onnx
 
 from rwcnet_export.graphs import compose_graph, enter_graph, feature_graph, stage_graph
 from rwcnet_export.ops.call import DOMAIN, VERSION
+from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
-from rwcnet_runtime.bundle import MANIFEST, Manifest, StageEntry, sha256
+from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
+from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.preprocess import INTENSITY_RULE
 
 
@@ -22,6 +25,48 @@ def weights_sha256(cascade: Cascade) -> str:
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def stage_file(folder: Path, index: int) -> Path:
+    """Return where a bundle keeps the fp32 graph of stage `index` (0 is the coarsest)."""
+    return folder / "fp32" / f"stage{index + 1}.onnx"
+
+
+def copy_bundle(source: Path, target: Path, config: ModelConfig) -> None:
+    """Copy a bundle that a single stage is to be exported into, so that it keeps the others.
+
+    Raises
+    ------
+    InputError
+        If its stages are of other sizes than the model's.
+    BundleError
+        If it is damaged.
+    """
+    bundle = Bundle.open(source)
+    if bundle.manifest.stages != _entries(config):
+        raise InputError(
+            f"{source} holds stages of {bundle.manifest.name} that do not go with a stage of "
+            f"{config.name}: choose another folder with -o"
+        )
+    for name in (*bundle.manifest.files, MANIFEST):
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, target / name)
+
+
+def move_bundle(source: Path, target: Path) -> None:
+    """Move a bundle's files, the manifest last: until then the old one refuses the new files."""
+    files = [path for path in source.rglob("*") if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name == MANIFEST):
+        place = target / path.relative_to(source)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(place)
+
+
+def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:
+    return tuple(
+        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo)
+        for c in config.stages
+    )
 
 
 def _save(model: onnx.ModelProto, path: Path) -> None:
@@ -46,8 +91,8 @@ def write_bundle(
     folder
         Made if it is not there. Files of the same names are replaced.
     stages
-        Which stages to export, 0 is the coarsest. The manifest lists only files that exist, so a
-        folder with some of the stages is no bundle the runtime opens until all are there.
+        Which stages to export, 0 is the coarsest. The manifest lists all graphs in the folder; the
+        runtime runs it once every stage is there.
     licence, training_data
         Of the weights, for the manifest.
 
@@ -56,18 +101,15 @@ def write_bundle(
     Path
         The manifest.
     """
-    configs = cascade.config.stages
     for n in stages:
-        _save(stage_graph(cascade.stage(n)), folder / "fp32" / f"stage{n + 1}.onnx")
+        _save(stage_graph(cascade.stage(n)), stage_file(folder, n))
         _save(feature_graph(cascade.stage(n)), folder / f"features{n + 1}.onnx")
         if n:
             _save(enter_graph(cascade, n), folder / f"enter{n + 1}.onnx")
     _save(compose_graph(cascade), folder / "compose.onnx")
     manifest = Manifest(
         name=cascade.config.name,
-        stages=tuple(
-            StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo) for c in configs
-        ),
+        stages=_entries(cascade.config),
         multiple=cascade.config.multiple,
         working_spacing_mm=None,
         intensity=INTENSITY_RULE,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import onnx
 import torch
@@ -24,7 +25,7 @@ class Enter(nn.Module):
         self.cascade, self.index = cascade, index
 
     def forward(self, moving: Tensor, flow: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
-        """`moving` is on the finer grid, `flow` and `hidden` on the coarser."""
+        """Take `moving` on the finer grid, `flow` and `hidden` on the coarser."""
         warped, lifted, hidden = self.cascade.enter(moving, (flow, hidden), self.index)
         assert lifted is not None
         return warped, lifted, hidden
@@ -42,16 +43,31 @@ class Compose(nn.Module):
         return compose(self.warp, step, below)
 
 
-def _fold_normalisation(module: nn.Module) -> None:
-    """Fold every batch normalisation into the convolution before it, in place."""
-    for child in module.children():
-        _fold_normalisation(child)
-    if isinstance(module, nn.Sequential):
-        for n in range(len(module) - 1):
-            convolution, normalisation = module[n], module[n + 1]
-            if isinstance(convolution, nn.Conv3d) and isinstance(normalisation, nn.BatchNorm3d):
-                module[n] = nn.utils.fusion.fuse_conv_bn_eval(convolution, normalisation)
-                module[n + 1] = nn.Identity()
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep what is not about our graph from the user: rewrites tried, torchvision not installed."""
+    loggers = [
+        logging.getLogger(name)
+        for name in ("onnxscript", "torch.onnx._internal.exporter._registration")
+    ]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _drop_metadata(model: onnx.ModelProto) -> None:
+    """Drop the exporter's notes: stack traces and paths are no part of a product."""
+    graph = model.graph
+    noted = (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info)
+    for part in (model, graph, *noted):
+        del part.metadata_props[:]
 
 
 def to_onnx(
@@ -80,23 +96,17 @@ def to_onnx(
         Opset 20, the operators of domain `rwcnet` as model-local functions.
     """
     module = copy.deepcopy(module).eval()
-    _fold_normalisation(module)
     replace_ops(module)
     batch = torch.export.Dim("batch", min=1)
     half = [torch.export.Dim(f"half_{axis}", min=2) for axis in "ijk"]
     whole = (
-        [2 * dim for dim in half]
-        if coarse
-        else [torch.export.Dim(axis, min=2) for axis in "ijk"]
+        [2 * dim for dim in half] if coarse else [torch.export.Dim(axis, min=2) for axis in "ijk"]
     )
     shapes = [
         {0: batch} | {n + 2: dim for n, dim in enumerate(half if name in coarse else whole)}
         for name in inputs
     ]
-    # The exporter reports every rewrite it tries; none of that is about our graph.
-    logging.getLogger("onnxscript").setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet_exporter():
         program = torch.onnx.export(
             module,
             tuple(inputs.values()),
@@ -110,9 +120,7 @@ def to_onnx(
     assert program is not None
     model = program.model_proto
     model.producer_name, model.producer_version = "rwcnet", ""
-    # Stack traces of the machine that exported have no place in a product.
-    for node in model.graph.node:
-        del node.metadata_props[:]
+    _drop_metadata(model)
     add_functions(model)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -170,10 +170,15 @@ class Bundle:
         ------
         BackendError
             If the bundle does not hold that precision.
+        BundleError
+            If it holds that precision, but not of this stage.
         """
         if engine not in self.engines:
             raise BackendError(
                 f"this bundle holds no {engine} stages, only {', '.join(self.engines)}: choose one "
                 "of these with --engine"
             )
-        return self.folder / engine / f"stage{index + 1}.onnx"
+        name = f"{engine}/stage{index + 1}.onnx"
+        if name not in self.manifest.files:
+            raise BundleError(f"the bundle in {self.folder} has no {name}: export that stage into it")
+        return self.folder / name

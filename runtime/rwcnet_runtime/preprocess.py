@@ -60,8 +60,12 @@ class Padding:
 
     @classmethod
     def to_multiple(cls, shape: tuple[int, int, int], multiple: int) -> Self:
-        """Pad each axis of `shape` to the next multiple, evenly; an odd voxel goes to the end."""
-        i, j, k = (-size % multiple for size in shape)
+        """Pad each axis of `shape` to a multiple, evenly; an odd voxel goes to the end.
+
+        At least to twice the multiple: at the coarsest resolution, where `multiple` voxels become
+        one, sampling between voxels needs two.
+        """
+        i, j, k = (max(-size % multiple, 2 * multiple - size) for size in shape)
         return cls((i // 2, j // 2, k // 2), (i - i // 2, j - j // 2, k - k // 2))
 
     def apply(self, array: NDArray[Any]) -> NDArray[Any]:

@@ -1,4 +1,4 @@
-"""The two operators of domain `rwcnet`: a torch definition, an ONNX call and an ONNX function body each.
+"""The operators of domain `rwcnet`: each a torch definition, an ONNX call, a function body.
 
 The call node names a TensorRT plugin as well (`plugin_namespace`, `plugin_version`, `aot`): a
 TensorRT that has it registered takes it, every other engine runs the function body.
@@ -16,7 +16,7 @@ OPSET = 20
 
 
 def replace_ops(module: nn.Module) -> None:
-    """Put the exportable operators where a module, or any of its parts, uses the torch definitions."""
+    """Put exportable operators where a module or a part of it uses the torch definitions."""
     for name, child in module.named_children():
         replacement = correlation.exportable(child) or warp.exportable(child)
         if replacement is None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from rwcnet_export.ops.call import PLUGIN
 from rwcnet_ref.grid import Warp
 
+
 class _Exportable(nn.Module):
     def forward(self, image: Tensor, flow_vox: Tensor) -> Tensor:
         return torch.onnx.ops.symbolic(

@@ -1,0 +1,137 @@
+"""What exported graphs are compared on: a model, and inputs of each of its stages."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from rwcnet_ref.config import ModelConfig
+from rwcnet_ref.grid import downsample
+from rwcnet_ref.model import Cascade
+from rwcnet_ref.pairs import PairSource
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.mapping import Mapping
+from rwcnet_runtime.preprocess import Padding, normalise
+from rwcnet_runtime.volumes import read_volume
+
+# Image sizes, so that a stage sees them divided by its resolution: no axis like another.
+SIZES = ((48, 56, 64), (64, 48, 80))
+# Largest edge of the part of the user's images that is compared, in voxels of the stage's grid.
+LARGEST_EDGE = 64
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of one stage: fixed and moving (b, 1, i, j, k), hidden (b, hidden, i, j, k)."""
+
+    name: str
+    fixed: Tensor
+    moving: Tensor
+    hidden: Tensor
+
+
+def random_weights(config: ModelConfig) -> Cascade:
+    """Return an untrained model, always the same, in which a faulty export cannot hide.
+
+    Stored averages and scales of the normalisations are random, since folding the first ones would
+    go unnoticed; and flows reach voxels, since warping by nearly nothing is nearly nothing.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        cascade = Cascade(config).eval()
+        for module in cascade.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                module.running_mean.uniform_(-0.2, 0.2)
+                module.running_var.uniform_(0.5, 1.5)
+                if module.affine:
+                    nn.init.uniform_(module.weight, 0.5, 1.5)
+                    nn.init.uniform_(module.bias, -0.2, 0.2)
+        for index in range(len(config.stages)):
+            last = cascade.stage(index).head[-1]
+            assert isinstance(last, nn.Conv3d)
+            nn.init.normal_(last.weight, std=5 / math.sqrt(last.weight[0].numel()))
+    return cascade
+
+
+def read_pair(fixed: Path, moving: Path, multiple: int) -> tuple[Tensor, Tensor]:
+    """Read two NIfTI files as the runtime does.
+
+    Parameters
+    ----------
+    fixed, moving
+        3-D volumes; the moving one is resampled on the fixed one's grid.
+    multiple
+        Axes are padded to a multiple of this.
+
+    Returns
+    -------
+    tuple of Tensor
+        (1, 1, i, j, k) float32 within 0..1 each.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used, or the two have no common field of view.
+    """
+    still, other = read_volume(fixed), read_volume(moving)
+    mapping = Mapping(still.grid, other.grid)
+    if not mapping.inside().any():
+        raise InputError(f"{fixed} and {moving} do not overlap in the world: give a pair that does")
+    padding = Padding.to_multiple(still.grid.shape, multiple)
+    first, second = (
+        torch.from_numpy(padding.apply(data))[None, None]
+        for data in (normalise(still.data), mapping.resample(normalise(other.data)))
+    )
+    return first, second
+
+
+def _in_cascade(cascade: Cascade, index: int, name: str, fixed: Tensor, moving: Tensor) -> Case:
+    """Return what stage `index` is given when two images go through the cascade."""
+    below = None
+    totals = cascade.totals(fixed, moving)  # lazily: only the stages below run
+    for _ in range(index):
+        below = next(totals)
+    resolution = cascade.config.stages[index].resolution
+    warped, _, hidden = cascade.enter(downsample(moving, resolution), below, index)
+    return Case(name, downsample(fixed, resolution), warped, hidden)
+
+
+def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) -> Iterator[Case]:
+    """Yield what one stage is compared on.
+
+    Parameters
+    ----------
+    cascade
+        Run in torch up to the stage, for what the stage is given of the stages below.
+    index
+        The stage; 0 is the coarsest.
+    images
+        What `read_pair` returns; the middle of them becomes one more case.
+    """
+    config, multiple = cascade.config.stages[index], cascade.config.multiple
+    random = torch.Generator().manual_seed(index)
+    for batch, size in enumerate(SIZES, start=1):
+        grid = [n // config.resolution for n in size]
+        fixed, moving = torch.rand((2, batch, 1, *grid), generator=random)
+        hidden = 2 * torch.rand((batch, config.hidden, *grid), generator=random) - 1
+        yield Case("random", fixed, moving, hidden)
+        source = PairSource(size, resolution=1, amplitude=4)
+        pairs = [source.draw(random) for _ in range(batch)]
+        fixed, moving = (
+            torch.cat(x) for x in zip(*((p.fixed, p.moving) for p in pairs), strict=True)
+        )
+        yield _in_cascade(cascade, index, "shapes", fixed, moving)
+    if images is not None:
+        largest = LARGEST_EDGE * config.resolution // multiple * multiple
+        shape = images[0].shape[2:]
+        starts = [max(0, length - largest) // 2 for length in shape]
+        i, j, k = (slice(start, start + largest) for start in starts)
+        fixed, moving = (x[..., i, j, k] for x in images)
+        yield _in_cascade(cascade, index, "images", fixed, moving)

@@ -1,0 +1,162 @@
+"""The command rwcnet-export: weights to a bundle, checked against torch before it is kept."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rwcnet_export import rtx
+from rwcnet_export.bundle import copy_bundle, move_bundle, stage_file, write_bundle
+from rwcnet_export.cases import random_weights, read_pair
+from rwcnet_export.parity import Comparison, compare_stage
+from rwcnet_ref.checkpoint import load_weights, shipped
+from rwcnet_ref.config import PRESETS, StageConfig
+from rwcnet_ref.model import Cascade
+from rwcnet_runtime.bundle import MANIFEST
+from rwcnet_runtime.errors import InputError, RwcnetError
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+# Image sizes an engine is tried for: 1 mm heads, and what is rather smaller and larger.
+_IMAGES = ((64, 64, 64), (160, 192, 224), (256, 256, 256))
+
+
+@contextmanager
+def _one_sentence_errors() -> Iterator[None]:
+    """Turn what a user can meet into one line on stderr and exit code 2."""
+    try:
+        yield
+    except (RwcnetError, OSError) as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+def _load(preset: str, weights: Path | None, untrained: bool) -> tuple[Cascade, dict[str, str]]:
+    """Return the model and what is known about its weights."""
+    if preset not in PRESETS:
+        raise InputError(f"there is no preset {preset}: choose one of {', '.join(sorted(PRESETS))}")
+    if untrained:
+        if weights is not None:
+            raise InputError("--weights and --random-weights exclude each other: give one of them")
+        return random_weights(PRESETS[preset]), {"licence": "none", "training_data": "none, random"}
+    path = weights or shipped(preset)
+    if weights is None and not path.is_file():
+        raise InputError(f"no weights come with preset {preset}: give a file with --weights")
+    try:
+        cascade, about = load_weights(path)
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no file {path}: give weights written by rwcnet_ref.train"
+        ) from error
+    except ValueError as error:
+        raise InputError(
+            f"{path} cannot be used as weights ({error}): give a file written by rwcnet_ref.train"
+        ) from error
+    if cascade.config.name != preset:
+        raise InputError(
+            f"{path} holds weights of preset {cascade.config.name}, not {preset}: add --preset "
+            f"{cascade.config.name}"
+        )
+    return cascade, about
+
+
+def _indices(stage: str, count: int) -> list[int]:
+    numbers = [str(n + 1) for n in range(count)]
+    if stage != "all" and stage not in numbers:
+        raise InputError(f"there is no stage {stage}: choose all, {', '.join(numbers)}")
+    return [n for n, number in enumerate(numbers) if stage in ("all", number)]
+
+
+def _profile(config: StageConfig) -> rtx.Profile:
+    """Return the sizes of the stage's grid, or of its patches, that an engine is tried for."""
+    edge = config.patch or max(_IMAGES[-1])
+    smallest, usual, largest = (
+        (1, *(min(n // config.resolution, edge) for n in size)) for size in _IMAGES
+    )
+    return smallest, usual, largest
+
+
+def _table(rows: list[Comparison]) -> str:
+    lines = [
+        f"{'stage':7}{'case':9}{'size':15}{'batch':7}{'largest flow':14}largest difference (voxels)"
+    ]
+    for row in rows:
+        size = " x ".join(map(str, row.size))
+        lines.append(
+            f"{row.stage:<7}{row.case:9}{size:15}{row.batch:<7}{row.flow_vox:<14.2f}"
+            f"{row.difference_vox:.1e}"
+        )
+    return "\n".join(lines)
+
+
+@app.command()
+def export(
+    stage: Annotated[str, typer.Option(help="all, or the number of one stage; 1 is the coarsest.")],
+    preset: Annotated[str, typer.Option(help=f"One of {', '.join(sorted(PRESETS))}.")] = "base",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights written by rwcnet_ref.train (.safetensors); default: those shipped."
+        ),
+    ] = None,
+    untrained: Annotated[
+        bool, typer.Option("--random-weights", help="No training, for tests and timing.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Bundle folder; default: rwcnet-bundle-PRESET."),
+    ] = None,
+    check: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="FIXED MOVING", help="NIfTI images to compare with torch on as well."),
+    ] = None,
+) -> None:
+    """Write a bundle of ONNX graphs, after comparing each stage with torch in ONNX Runtime."""
+    target = output or Path(f"rwcnet-bundle-{preset}")
+    with _one_sentence_errors():
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file: choose a folder with -o")
+        cascade, about = _load(preset, weights, untrained)
+        everything = range(len(cascade.config.stages))
+        indices = _indices(stage, len(everything))
+        images = None if check is None else read_pair(*check, cascade.config.multiple)
+        # On the same disk as the target, so that files can be moved there in one step each.
+        place = target.absolute()
+        near = next(folder for folder in (place, *place.parents) if folder.is_dir())
+        with tempfile.TemporaryDirectory(prefix=".rwcnet-export-", dir=near) as name:
+            folder = Path(name)
+            if stage != "all" and (target / MANIFEST).is_file():
+                copy_bundle(target, folder, cascade.config)
+            write_bundle(
+                cascade,
+                folder,
+                stages=indices,
+                licence=about.get("licence", "not stated"),
+                training_data=about.get("training_data", "not stated"),
+            )
+            rows: list[Comparison] = []
+            for n in indices:
+                rows += compare_stage(cascade, n, stage_file(folder, n), images)
+            typer.echo(_table(rows))
+            move_bundle(folder, target)
+        typer.echo(f"wrote {target}")
+        missing = [n for n in everything if not stage_file(target, n).is_file()]
+        if missing:
+            numbers = ", ".join(str(n + 1) for n in missing)
+            typer.echo(f"not yet usable: export stage {numbers} into the same folder")
+        if not rtx.installed():
+            typer.echo(rtx.MISSING)
+            return
+        for n in indices:
+            profile = _profile(cascade.config.stages[n])
+            verdict = rtx.try_build(stage_file(target, n), profile)
+            typer.echo(f"stage {n + 1}: {verdict}")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,37 @@
+"""Take the weights out of a finished training's checkpoint, for the package.
+
+    python -m rwcnet_ref.ship runs/base
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from rwcnet_ref.checkpoint import save_weights, shipped
+from rwcnet_ref.config import PRESETS
+from rwcnet_ref.model import Cascade
+
+ABOUT = {
+    "licence": "MIT",
+    "training_data": "SynthSeg training label maps (Apache-2.0) and procedural shapes, both synthesised",
+}
+
+
+def main() -> None:
+    """Write the last stage's checkpoint as safetensors."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("run", type=Path, help="folder that rwcnet_ref.train wrote to")
+    parser.add_argument("--preset", default="base", choices=sorted(PRESETS))
+    parser.add_argument("-o", "--output", type=Path, help="default: where the package looks")
+    options = parser.parse_args()
+    cascade = Cascade(PRESETS[options.preset])
+    last = options.run / f"stage{len(cascade.config.stages)}.ckpt"
+    cascade.load_state_dict(torch.load(last, weights_only=True)["model"])
+    save_weights(cascade, options.output or shipped(options.preset), **ABOUT)
+
+
+if __name__ == "__main__":
+    main()

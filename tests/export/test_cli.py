@@ -1,0 +1,153 @@
+"""rwcnet-export: the table, what is written, and what each wrong call says."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from rwcnet_export import cli, rtx
+from rwcnet_export.cases import random_weights
+from rwcnet_ref.checkpoint import save_weights
+from rwcnet_ref.config import TINY
+from rwcnet_ref.model import Cascade
+from rwcnet_runtime.bundle import Bundle
+
+TINY_RANDOM = ("--preset", "tiny", "--random-weights")
+
+
+def _export(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli.app, [str(a) for a in arguments])
+
+
+def _assert_refused(result: Result, said: str) -> None:
+    assert result.exit_code == 2
+    assert isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    assert result.stderr.count("\n") == 1
+    assert said in result.stderr
+
+
+def test_all_stages(export_result: tuple[Result, Path], exported: Path) -> None:
+    result, _ = export_result
+    lines = result.stdout.splitlines()
+    rows = [line.split() for line in lines[1:13]]
+    assert [(row[0], row[1], row[-3]) for row in rows] == [
+        (str(stage), case, batch)
+        for stage in (1, 2, 3)
+        for batch in ("1", "2")
+        for case in ("random", "shapes")
+    ]
+    assert len({tuple(row[2:-3]) for row in rows}) == 6  # two sizes a stage
+    assert all(float(row[-1]) <= 1e-3 for row in rows)
+    assert lines[13] == f"wrote {exported}"
+    engines = lines[14:]
+    if rtx.installed():
+        assert len(engines) == 3
+        assert all("built an engine" in line for line in engines)
+    else:
+        assert engines == [rtx.MISSING]
+    assert result.stderr == ""
+    assert [path.name for path in exported.parent.iterdir()] == ["bundle"]
+
+
+def test_one_stage_from_a_file_keeps_the_others(exported: Path, tmp_path: Path) -> None:
+    cascade = random_weights(TINY)
+    with torch.no_grad():
+        for parameter in cascade.stage(2).head.parameters():
+            parameter.add_(0.01)
+    weights = tmp_path / "tiny.safetensors"
+    save_weights(cascade, weights, licence="CC0-1.0", training_data="shapes")
+    folder = tmp_path / "bundle"
+    shutil.copytree(exported, folder)
+    before = Bundle.open(folder).manifest
+    result = _export("--stage", "3", "--preset", "tiny", "--weights", weights, "-o", folder)
+    assert result.exit_code == 0, result.output
+    assert "not yet usable" not in result.stdout
+    after = Bundle.open(folder).manifest
+    assert after.files.keys() == before.files.keys()
+    changed = {name for name, digest in after.files.items() if digest != before.files[name]}
+    assert changed == {"fp32/stage3.onnx"}
+    assert after.weights["licence"] == "CC0-1.0"
+    assert after.weights["training_data"] == "shapes"
+
+
+def test_one_stage_compared_on_images(
+    tmp_path: Path, make_grid: Callable[..., Any], save_phantom: Callable[..., Path]
+) -> None:
+    fixed = save_phantom(make_grid("RAS"), "fixed.nii.gz")
+    moving = save_phantom(make_grid("PSR", scale=1.1), "moving.nii.gz")
+    folder = tmp_path / "new" / "bundle"
+    arguments = ("--stage", "3", *TINY_RANDOM, "-o", folder, "--check", fixed, moving)
+    result = _export(*arguments)
+    assert result.exit_code == 0, result.output
+    (row,) = (line.split() for line in result.stdout.splitlines() if "images" in line)
+    assert row[:2] == ["3", "images"]
+    assert "".join(row[2:7]) == "36x32x28"
+    assert float(row[-1]) <= 1e-3
+    assert "not yet usable: export stage 1, 2 into the same folder" in result.stdout
+    assert Bundle.open(folder).manifest.files.keys() == {
+        "fp32/stage3.onnx", "features3.onnx", "enter3.onnx", "compose.onnx"
+    }  # fmt: skip
+
+
+def test_a_stage_that_differs_is_not_kept(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_other_weights(cascade: Any, folder: Path, **about: Any) -> None:
+        shutil.copytree(exported, folder, dirs_exist_ok=True)
+        with torch.no_grad():
+            cascade.stage(1).head[-1].bias += 0.002
+
+    monkeypatch.setattr(cli, "write_bundle", write_other_weights)
+    result = _export("--stage", "all", *TINY_RANDOM, "-o", tmp_path / "bundle")
+    _assert_refused(result, "stage 2 differs from torch by 0.00")
+    assert "random input of size (24, 28, 32), batch 1" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--preset", "huge"), "choose one of base, tiny"),
+        (("--preset", "tiny"), "no weights come with preset tiny"),
+        (("--preset", "tiny", "--weights", "absent.safetensors"), "no file absent.safetensors"),
+        (("--preset", "tiny", "--weights", "text.safetensors"), "text.safetensors cannot be used"),
+        (("--preset", "base", "--weights", "tiny.safetensors"), "add --preset tiny"),
+        ((*TINY_RANDOM, "--weights", "tiny.safetensors"), "exclude each other"),
+        ((*TINY_RANDOM, "--stage", "4"), "choose all, 1, 2, 3"),
+        ((*TINY_RANDOM, "--check", "no.nii", "text.nii"), "no.nii does not exist"),
+        ((*TINY_RANDOM, "--check", "text.nii", "no.nii"), "text.nii is not a NIfTI file"),
+        ((*TINY_RANDOM, "-o", "text.nii"), "text.nii is a file"),
+    ],
+)
+def test_wrong_calls(
+    arguments: tuple[str, ...],
+    said: str,
+    cascade: Cascade,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_weights(cascade, Path("tiny.safetensors"))
+    Path("text.safetensors").write_text("no weights")
+    Path("text.nii").write_text("no image")
+    before = sorted(tmp_path.iterdir())
+    _assert_refused(_export("--stage", "all", *arguments), said)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_stage_does_not_join_a_bundle_of_other_sizes(exported: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(exported, folder)
+    fields = json.loads((folder / "manifest.json").read_text())
+    fields["stages"][0]["hidden"] = 99
+    (folder / "manifest.json").write_text(json.dumps(fields))
+    result = _export("--stage", "1", *TINY_RANDOM, "-o", folder)
+    _assert_refused(result, "choose another folder with -o")
+    assert list(tmp_path.iterdir()) == [folder]

@@ -1,0 +1,83 @@
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from rwcnet_ref.correlation import LocalCorrelation, local_correlation
+
+SIZE = (4, 3, 5)
+
+
+def drawn(random, radius, *, batch=2, channels=3, projected=2):
+    n = 2 * radius + 1
+    shapes = [(batch, channels, *SIZE)] * 2 + [(projected, 1, n, n, n), (projected,)]
+    return [torch.randn(shape, generator=random) for shape in shapes]
+
+
+def at(image, place):
+    inside = all(0 <= x < n for x, n in zip(place, SIZE, strict=True))
+    return image[(slice(None), slice(None), *place)] if inside else torch.zeros(image.shape[:2])
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_plain_loops_give_the_same(random, radius):
+    fixed, moving, weight, bias = drawn(random, radius)
+    expected = torch.zeros(2, 2, *SIZE)
+    for x in itertools.product(*map(range, SIZE)):
+        out = bias.expand(2, 2).clone()
+        for k in itertools.product(range(2 * radius + 1), repeat=3):
+            there = [a + b - radius for a, b in zip(x, k, strict=True)]
+            product = (at(fixed, x) * at(moving, there)).sum(1)
+            out += product[:, None] * weight[(slice(None), 0, *k)]
+        expected[(slice(None), slice(None), *x)] = out
+    found = local_correlation(fixed, moving, weight, bias, radius=radius)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)  # sums of up to 375 products
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_convolving_each_moving_channel_gives_the_same(random, radius):
+    fixed, moving, weight, bias = drawn(random, radius, channels=4, projected=3)
+    expected = bias.view(1, -1, 1, 1, 1) + sum(
+        fixed[:, c : c + 1] * F.conv3d(moving[:, c : c + 1], weight, padding=radius)
+        for c in range(4)
+    )
+    found = local_correlation(fixed, moving, weight, bias, radius=radius)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("offset", [(0, 0, 0), (-2, 1, 0), (0, -1, 2), (2, 2, 2)], ids=str)
+def test_one_weight_picks_one_offset_and_outside_is_zero(random, offset):
+    radius = 2
+    fixed, moving, weight, bias = drawn(random, radius, projected=1)
+    weight.zero_()[(0, 0, *(k + radius for k in offset))] = 1
+    found = local_correlation(fixed, moving, weight, bias.zero_(), radius=radius)
+    for x in itertools.product(*map(range, SIZE)):
+        there = [a + b for a, b in zip(x, offset, strict=True)]
+        expected = (at(fixed, x) * at(moving, there)).sum(1)
+        here = found[(slice(None), 0, *x)]
+        torch.testing.assert_close(here, expected, rtol=0, atol=1e-5)
+
+
+def test_a_weight_of_another_radius_is_refused(random):
+    fixed, moving, weight, bias = drawn(random, 1)
+    with pytest.raises(ValueError, match=r"radius 2 needs \(o, 1, 5, 5, 5\)"):
+        local_correlation(fixed, moving, weight, bias, radius=2)
+
+
+def test_features_of_other_shapes_are_refused(random):
+    fixed, moving, weight, bias = drawn(random, 1)
+    with pytest.raises(ValueError, match="features differ"):
+        local_correlation(fixed, moving[..., 1:], weight, bias, radius=1)
+
+
+@pytest.mark.parametrize("axis", range(3))
+@pytest.mark.parametrize("sign", [1, -1])
+def test_untrained_channels_tell_which_way_the_match_lies(random, axis, sign):
+    fixed = F.normalize(torch.randn((1, 16, 9, 9, 9), generator=random), dim=1)
+    # What is at x in the fixed features is at x + 1 in the moving ones, or at x - 1.
+    moving = torch.roll(fixed, sign, dims=2 + axis)
+    correlation = LocalCorrelation(projected=6, radius=1).requires_grad_(False)
+    means = correlation(fixed, moving)[0, :, 2:-2, 2:-2, 2:-2].mean((1, 2, 3))
+    assert means.argmax() == 2 * axis + (0 if sign > 0 else 1)
+    assert means.max() > 0.1

@@ -1,0 +1,165 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from rwcnet_ref.config import TINY, ModelConfig, StageConfig
+from rwcnet_ref.grid import Warp, compose, downsample, upsample
+
+FULL = StageConfig(1, steps=1, radius=1, features=2, projected=2, encoder=3, motion=5, hidden=4)
+HALF = replace(FULL, resolution=2, hidden=3)
+# How far the flow of a stage with one step sees: encoder, correlation, motion, GRU, head.
+REACH = 4 + 1 + 1 + 2 + 2
+
+
+def images(random, size, batch=1):
+    return torch.rand((2, batch, 1, *size), generator=random).unbind()
+
+
+def test_forward_keeps_no_state(random, lively):
+    cascade = lively(TINY)
+    fixed, moving = images(random, (16, 8, 12))
+    first = cascade(fixed, moving)
+    cascade(*images(random, (8, 12, 16)))
+    torch.testing.assert_close(cascade(fixed, moving), first, rtol=0, atol=0)
+
+
+def test_a_batch_of_two_is_two_of_one(random, lively):
+    cascade = lively(TINY)
+    fixed, moving = images(random, (16, 8, 12), batch=2)
+    both = cascade(fixed, moving)
+    for n in range(2):
+        one = cascade(fixed[n : n + 1], moving[n : n + 1])
+        torch.testing.assert_close(both[n : n + 1], one, rtol=0, atol=1e-5)  # voxels
+    assert (both[0] - both[1]).abs().max() > 0.1  # voxels
+
+
+@pytest.mark.parametrize("size", [(4, 4, 4), (12, 20, 8), (36, 8, 40)], ids=str)
+def test_any_multiple_of_four_works(random, lively, size):
+    totals = list(lively(TINY).totals(*images(random, size)))
+    for (flow, hidden), stage in zip(totals, TINY.stages, strict=True):
+        grid = tuple(n // stage.resolution for n in size)
+        assert flow.shape == (1, 3, *grid)
+        assert hidden.shape == (1, stage.hidden, *grid)
+        assert flow.dtype == torch.float32
+        assert flow.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("fixed", "moving", "message"),
+    [
+        ((1, 1, 8, 10, 8), (1, 1, 8, 10, 8), "multiple of 4"),
+        ((1, 1, 8, 8, 8), (1, 1, 8, 8, 12), "on one grid"),
+        ((1, 1, 8, 8, 8), (2, 1, 8, 8, 8), "on one grid"),
+        ((1, 2, 8, 8, 8), (1, 2, 8, 8, 8), "on one grid"),
+        ((1, 8, 8, 8), (1, 8, 8, 8), "on one grid"),
+    ],
+    ids=str,
+)
+def test_shapes_that_do_not_fit_are_refused(lively, fixed, moving, message):
+    with pytest.raises(ValueError, match=message):
+        lively(TINY)(torch.zeros(fixed), torch.zeros(moving))
+
+
+@pytest.mark.parametrize("halo", [REACH, 0])
+def test_patches_equal_the_whole_when_the_halo_covers_what_a_stage_sees(random, lively, halo):
+    whole = lively(ModelConfig("whole", (HALF, FULL)))
+    cut = replace(FULL, patch=2 * REACH + 8, halo=halo)
+    patches = lively(ModelConfig("patches", (HALF, cut)))
+    patches.load_state_dict(whole.state_dict())
+    fixed, moving = images(random, (48, 12, 32))
+    *_, (flow, hidden) = whole.totals(fixed, moving)
+    *_, (patch_flow, patch_hidden) = patches.totals(fixed, moving)
+    same = (flow - patch_flow).abs().max() < 1e-5  # voxels
+    assert same == (halo == REACH)
+    assert ((hidden - patch_hidden).abs().max() < 1e-5) == (halo == REACH)
+
+
+def test_the_whole_moving_image_is_warped_before_patches_are_cut(random, lively):
+    cascade = lively(ModelConfig("any", (HALF, replace(FULL, patch=10, halo=1))))
+    # From below come 8 voxels at half resolution, farther than a patch is wide.
+    far = torch.tensor([8.0, 0, 0]).view(1, 3, 1, 1, 1).expand(1, 3, 20, 6, 6)
+    cascade.stage(0).forward = lambda fixed, moving, hidden: (far, hidden)
+    # A stage that finds nothing and hands back what it was given.
+    cascade.stage(1).forward = lambda fixed, moving, hidden: (
+        torch.zeros(1, 3, *moving.shape[2:]),
+        torch.cat([fixed, moving], 1),
+    )
+    fixed, moving = images(random, (40, 12, 12))
+    *_, (flow, seen) = cascade.totals(fixed, moving)
+    torch.testing.assert_close(seen[:, :1], fixed, rtol=0, atol=0)
+    torch.testing.assert_close(seen[:, 1:, :24], moving[:, :, 16:], rtol=0, atol=1e-4)
+    assert seen[:, 1:, 24:].abs().max() < 1e-4
+    torch.testing.assert_close(flow, upsample(2 * far), rtol=0, atol=1e-5)  # voxels
+
+
+def test_the_total_flow_composes_the_stages(random, lively):
+    cascade = lively(ModelConfig("any", (HALF, FULL)))
+    fixed, moving = images(random, (16, 12, 12))
+    (below, state), (total, _) = cascade.totals(fixed, moving)
+    up = 2 * upsample(below)
+    hidden = upsample(cascade.stage(1).inherit(state))
+    own, _ = cascade.stage(1)(fixed, Warp()(moving, up), hidden)
+    torch.testing.assert_close(total, compose(Warp(), own, up), rtol=0, atol=1e-5)  # voxels
+    assert (total - own - up).abs().max() > 0.1  # voxels: they do not add
+
+
+def test_stages_work_on_averaged_images(random, lively):
+    cascade = lively(ModelConfig("any", (HALF, FULL)))
+    fixed, moving = images(random, (16, 12, 12))
+    (flow, _), _ = cascade.totals(fixed, moving)
+    alone, _ = cascade.stage(0)(
+        downsample(fixed, 2), downsample(moving, 2), torch.zeros(1, 3, 8, 6, 6)
+    )
+    torch.testing.assert_close(flow, alone, rtol=0, atol=0)
+
+
+def test_the_hidden_state_from_below_is_brought_along(random, lively):
+    cascade = lively(ModelConfig("any", (HALF, FULL)))
+    moving = torch.rand((1, 1, 16, 12, 12), generator=random)
+    flow = torch.randn((1, 3, 8, 6, 6), generator=random)
+    state = torch.randn((1, 3, 8, 6, 6), generator=random)
+    _, _, hidden = cascade.enter(moving, (flow, state), 1)
+    assert hidden.shape == (1, 4, 16, 12, 12)
+    # A 1x1x1 convolution and an interpolation commute.
+    other = cascade.stage(1).inherit(upsample(state))
+    torch.testing.assert_close(hidden, other, rtol=0, atol=1e-5)
+    with_state, _ = cascade.stage(1)(moving, moving, hidden)
+    without, _ = cascade.stage(1)(moving, moving, torch.zeros_like(hidden))
+    assert (with_state - without).abs().max() > 0.1  # voxels
+
+
+def test_nothing_from_below_means_no_flow_and_a_blank_state(random, lively):
+    moving = torch.rand((2, 1, 4, 4, 4), generator=random)
+    same, flow, hidden = lively(TINY).enter(moving, None, 0)
+    assert same is moving
+    assert flow is None
+    assert hidden.shape == (2, TINY.stages[0].hidden, 4, 4, 4)
+    assert hidden.abs().max() == 0
+
+
+@pytest.mark.parametrize(("steps", "expected"), [(None, 3), (2, 2)])
+def test_fewer_steps_are_the_first_of_more(random, lively, steps, expected):
+    stage = lively(ModelConfig("any", (replace(FULL, steps=3),))).stage(0)
+    fixed, moving = images(random, (8, 8, 8))
+    blank = torch.zeros(1, 4, 8, 8, 8)
+    flows, _ = stage.unroll(fixed, moving, blank, steps)
+    first, _ = stage.unroll(fixed, moving, blank, 1)
+    assert len(flows) == expected
+    torch.testing.assert_close(flows[0], first[0], rtol=0, atol=0)
+    torch.testing.assert_close(
+        stage(fixed, moving, blank)[0], stage.unroll(fixed, moving, blank)[0][-1], rtol=0, atol=0
+    )
+
+
+def test_a_step_warps_the_features_by_the_flow_so_far(random, lively):
+    stage = lively(ModelConfig("any", (replace(FULL, steps=3),))).stage(0)
+    seen = []
+    stage.warp.register_forward_hook(lambda module, inputs, output: seen.append(inputs))
+    fixed, moving = images(random, (8, 8, 8))
+    flows, _ = stage.unroll(fixed, moving, torch.zeros(1, 4, 8, 8, 8))
+    features = stage.features(moving)
+    assert len(seen) == 2
+    for (image, flow), so_far in zip(seen, flows, strict=False):
+        torch.testing.assert_close(image, features, rtol=0, atol=1e-6)
+        torch.testing.assert_close(flow, so_far, rtol=0, atol=0)

@@ -1,0 +1,72 @@
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest
+from rwcnet_runtime.errors import BackendError, BundleError
+
+
+@pytest.fixture
+def copy(tmp_path):
+    """The shipped bundle, to be damaged."""
+    return shutil.copytree(Bundle.open().folder, tmp_path / "bundle")
+
+
+def test_the_shipped_bundle_is_whole_and_says_what_it_is():
+    bundle = Bundle.open()
+    assert bundle.manifest.name == "base"
+    assert bundle.engines == ["fp32"]
+    assert [stage.resolution for stage in bundle.manifest.stages] == [4, 2, 1]
+    assert "synthseg" in bundle.manifest.weights["training_data"].lower()
+
+
+def test_a_manifest_survives_its_file():
+    manifest = Bundle.open().manifest
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+def test_an_altered_file_is_refused(copy):
+    with (copy / "fp32" / "stage2.onnx").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(BundleError, match=r"stage2\.onnx"):
+        Bundle.open(copy)
+
+
+def test_a_missing_file_is_refused(copy):
+    (copy / "enter2.onnx").unlink()
+    with pytest.raises(BundleError, match=r"enter2\.onnx is missing"):
+        Bundle.open(copy)
+
+
+def test_a_bundle_without_a_stage_is_refused(copy):
+    manifest = Bundle.open(copy).manifest
+    files = {name: value for name, value in manifest.files.items() if "stage3" not in name}
+    (copy / MANIFEST).write_text(dataclasses.replace(manifest, files=files).to_json())
+    with pytest.raises(BundleError, match="stage3"):
+        Bundle.open(copy).stage_path(2, "fp32")
+
+
+def test_another_schema_version_is_refused_with_advice(copy):
+    fields = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(fields | {"schema_version": 99}))
+    with pytest.raises(BundleError, match="export it again"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 1}'])
+def test_a_manifest_that_is_none_is_refused(copy, text):
+    (copy / MANIFEST).write_text(text)
+    with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.open(copy)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
+    with pytest.raises(BundleError, match="no bundle"):
+        Bundle.open(tmp_path)
+
+
+def test_a_precision_that_is_not_there_is_named():
+    with pytest.raises(BackendError, match="int8"):
+        Bundle.open().stage_path(0, "int8")

@@ -1,0 +1,144 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+
+from rwcnet_runtime import BackendError, InputError, register
+from rwcnet_runtime.volumes import read_volume
+
+SHIFT_MM = np.array([4.0, -3.0, 3.0])  # RAS
+
+
+@pytest.fixture(scope="session")
+def brain():
+    """ICBM152 at 2 mm, cut to the brain: the anatomy nilearn ships."""
+    nilearn = pytest.importorskip("nilearn.datasets", reason="needs the demo extra")
+    image = nilearn.load_mni152_template(resolution=2)
+    data = np.asarray(image.dataobj, dtype=np.float32)
+    return nib.Nifti1Image(data[10:90, 10:106, 4:84], image.slicer[10:90, 10:106, 4:84].affine)
+
+
+def save(image, path, codes="RAS", zooms=None, shift=(0.0, 0.0, 0.0)):
+    """Save an image stored on other axes, other voxels, or elsewhere in the world."""
+    if zooms is not None:
+        reference = sitk.GetImageFromArray(np.asarray(image.dataobj).transpose(2, 1, 0))
+        size = [int(n / z) for n, z in zip(image.shape, zooms, strict=True)]
+        values = sitk.Resample(reference, size, sitk.Transform(), sitk.sitkLinear, (0, 0, 0), zooms)
+        affine = image.affine @ np.diag([*zooms, 1])
+        image = nib.Nifti1Image(sitk.GetArrayFromImage(values).transpose(2, 1, 0), affine)
+    turn = ornt_transform(io_orientation(image.affine), axcodes2ornt(codes))
+    image = image.as_reoriented(turn)
+    affine = image.affine.copy()
+    affine[:3, 3] += shift
+    image = nib.Nifti1Image(np.asarray(image.dataobj), affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(affine, code=1)
+    nib.save(image, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pair(brain, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    fixed = save(brain, folder / "fixed.nii.gz")
+    return fixed, save(brain, folder / "moving.nii.gz", shift=SHIFT_MM)
+
+
+@pytest.fixture(scope="session")
+def registration(pair):
+    return register(*pair)
+
+
+def test_a_known_translation_is_recovered(registration):
+    inside = registration.fixed.data > 0.3 * registration.fixed.data.max()
+    error = np.linalg.norm(registration.displacement_mm - SHIFT_MM, axis=-1)[inside]
+    # 5.8 mm at the start; half a voxel is 1 mm.
+    assert error.mean() < 1.5
+
+
+def test_an_image_registered_with_itself_stays_where_it_is(pair):
+    still = register(pair[0], pair[0])
+    assert np.linalg.norm(still.displacement_mm, axis=-1).mean() < 0.5  # mm, a quarter voxel
+
+
+def test_the_axis_order_of_the_files_changes_nothing(brain, pair, registration, tmp_path):
+    fixed = save(brain, tmp_path / "fixed.nii.gz", "PSR")
+    moving = save(brain, tmp_path / "moving.nii.gz", "LAS", shift=SHIFT_MM)
+    turned = register(fixed, moving)
+    difference = np.abs(turned.displacement_mm - registration.displacement_mm)
+    assert difference.max() < 1e-3  # mm: the same voxels, but for rounding of the affines
+
+
+@pytest.mark.parametrize("fixed_codes", ["RAS", "PSR"])
+@pytest.mark.parametrize("moving_codes", ["RAS", "PSR"])
+def test_simpleitk_makes_the_same_image_from_the_files(brain, tmp_path, fixed_codes, moving_codes):
+    fixed = save(brain, tmp_path / "f.nii.gz", fixed_codes, zooms=(1.5, 1.0, 1.25))
+    moving = save(brain, tmp_path / "m.nii.gz", moving_codes, zooms=(1.0, 1.4, 1.1), shift=SHIFT_MM)
+    transform = tmp_path / "initial.tfm"
+    sitk.WriteTransform(sitk.Euler3DTransform((0, 0, 0), 0.03, -0.05, 0.04, (1, 2, -2)), transform)
+    register(fixed, moving, initial_transform=transform).save(tmp_path / "out")
+
+    reference, other = sitk.ReadImage(fixed), sitk.ReadImage(moving)
+    field = sitk.ReadImage(tmp_path / "out" / "displacement.nii.gz", sitk.sitkVectorFloat64)
+    expected = sitk.Resample(other, reference, sitk.DisplacementFieldTransform(field))
+    found = sitk.ReadImage(tmp_path / "out" / "warped.nii.gz")
+    assert found.GetSize() == reference.GetSize()
+    np.testing.assert_allclose(found.GetDirection(), reference.GetDirection(), atol=1e-6)
+    np.testing.assert_allclose(found.GetOrigin(), reference.GetOrigin(), atol=1e-3)
+    a, b = (sitk.GetArrayFromImage(x)[3:-3, 3:-3, 3:-3] for x in (found, expected))
+    assert np.ptp(b) > 0
+    assert np.abs(a - b).max() < 0.01 * np.ptp(b)
+
+
+def test_the_initial_transform_is_part_of_the_displacement(pair, tmp_path):
+    transform = tmp_path / "initial.tfm"
+    lps = (-SHIFT_MM[0], -SHIFT_MM[1], SHIFT_MM[2])
+    sitk.WriteTransform(sitk.TranslationTransform(3, lps), transform)
+    found = register(*pair, initial_transform=transform)
+    inside = found.fixed.data > 0.3 * found.fixed.data.max()
+    assert np.linalg.norm(found.displacement_mm - SHIFT_MM, axis=-1)[inside].mean() < 0.5  # mm
+
+
+def test_the_report_says_what_was_done_and_found(registration, tmp_path):
+    registration.save(tmp_path / "new" / "folder")
+    report = json.loads((tmp_path / "new" / "folder" / "registration.json").read_text())
+    assert report["engine"] == "fp32"
+    assert report["backend"] == "onnxruntime"
+    assert report["bundle"]["name"] == "base"
+    assert len(report["bundle"]["sha256"]) == 64
+    assert report["similarity"]["correlation"]["after"] > report["similarity"]["correlation"]["before"]
+    assert report["jacobian_determinant"]["folded_percent"] < 0.5
+    assert {"stage1", "stage2", "stage3", "read", "warp"} <= report["seconds"].keys()
+    assert {"rwcnet", "numpy", "onnxruntime"} <= report["versions"].keys()
+
+
+def test_a_fold_is_counted(registration):
+    # The verdict is computed from the displacement that is written, so the same file gives the same.
+    from rwcnet_runtime import jacobian_determinant
+
+    grid = registration.fixed.grid
+    determinant = jacobian_determinant(registration.displacement_mm, grid)
+    found = registration.report["jacobian_determinant"]
+    assert found["min"] == pytest.approx(float(determinant.min()), abs=1e-6)
+    assert found["folded_percent"] == pytest.approx(100 * float((determinant <= 0).mean()), abs=1e-9)
+
+
+def test_images_that_do_not_overlap_are_refused(brain, tmp_path):
+    fixed = save(brain, tmp_path / "f.nii.gz")
+    moving = save(brain, tmp_path / "m.nii.gz", shift=(1000, 0, 0))
+    with pytest.raises(InputError, match="do not overlap"):
+        register(fixed, moving)
+
+
+def test_an_engine_the_bundle_does_not_hold_is_refused(pair):
+    with pytest.raises(BackendError, match="only fp32"):
+        register(*pair, engine="int8")
+
+
+def test_a_second_pair_of_another_size_works(brain, tmp_path):
+    small = nib.Nifti1Image(np.asarray(brain.dataobj)[20:55, 20:63, 20:51], brain.affine)
+    found = register(save(small, tmp_path / "a.nii"), save(small, tmp_path / "b.nii", "LPS"))
+    assert found.warped.shape == read_volume(tmp_path / "a.nii").grid.shape == (35, 43, 31)
