@@ -29,20 +29,41 @@ def random_labels(size: Size, random: torch.Generator, classes: int = 10) -> Ten
     return smooth_noise(size, classes, spacing, random)[0].argmax(0)
 
 
+def random_contrast(classes: Tensor, random: torch.Generator) -> Tensor:
+    """Draw an intensity within 0..1 for each label.
+
+    Parameters
+    ----------
+    classes
+        (n,) int64: labels of one class (left and right) share an intensity. Class 0 is background
+        and stays dark in four of five contrasts.
+    random
+        Source of randomness.
+
+    Returns
+    -------
+    Tensor
+        (n,) float32.
+    """
+    intensity = torch.rand(int(classes.max()) + 1, generator=random, device=random.device)
+    if _uniform(random, 0, 1) < 0.8:
+        intensity[0] = 0
+    return intensity[classes]
+
+
 def paint(
-    labels: Tensor, classes: Tensor, random: torch.Generator, factor: int, texture: float
+    labels: Tensor, contrast: Tensor, random: torch.Generator, factor: int, texture: float
 ) -> Tensor:
-    """Give each label a random intensity and average down.
+    """Give each label its intensity and average down.
 
     Parameters
     ----------
     labels
-        (i, j, k) int64, indices into `classes`.
-    classes
-        (n,) int64: labels of one class (left and right) share an intensity. Class 0 is background
-        and stays dark in four of five images.
+        (i, j, k) int64, indices into `contrast`.
+    contrast
+        (n,) intensities, see `random_contrast`.
     random
-        Source of randomness, on the device of the labels.
+        Source of the texture, on the device of the labels.
     factor
         Blocks of factor^3 voxels are averaged: partial volumes as a coarse image has them.
     texture
@@ -53,11 +74,7 @@ def paint(
     Tensor
         (1, 1, i/factor, ...) float32 about 0..1.
     """
-    count = int(classes.max()) + 1
-    intensity = torch.rand(count, generator=random, device=random.device)
-    if _uniform(random, 0, 1) < 0.8:
-        intensity[0] = 0
-    image = F.avg_pool3d(intensity[classes][labels][None, None], factor)
+    image = F.avg_pool3d(contrast[labels][None, None], factor)
     size = tuple(image.shape[2:])
     noise = smooth_noise((size[0], size[1], size[2]), 1, 2.5, random)
     return image + _uniform(random, 0, texture) * noise * (image > 0.01)

@@ -21,7 +21,7 @@ def save_weights(cascade: Cascade, path: Path, **about: str) -> None:
     """Write all weights and stored averages, and what is to be known about them."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.contiguous() for name, tensor in cascade.state_dict().items()}
-    safetensors.torch.save_file(tensors, path, metadata={"preset": cascade.config.name, **about})
+    safetensors.torch.save_file(tensors, path, metadata={**about, "preset": cascade.config.name})
 
 
 def load_weights(path: Path) -> tuple[Cascade, dict[str, str]]:
@@ -48,15 +48,15 @@ def load_weights(path: Path) -> tuple[Cascade, dict[str, str]]:
     except safetensors.SafetensorError as error:
         raise ValueError(f"{path} is not a safetensors file ({error})") from error
     if about.get("preset") not in PRESETS:
-        raise ValueError(f"{path} is for preset {about.get('preset')!r}, known are {sorted(PRESETS)}")
+        raise ValueError(
+            f"{path} is for preset {about.get('preset')!r}, known are {sorted(PRESETS)}"
+        )
     cascade = Cascade(PRESETS[about["preset"]])
     expected, found = cascade.state_dict(), safetensors.torch.load_file(path)
     wrong = sorted(
         name
         for name in expected.keys() | found.keys()
-        if name not in expected
-        or name not in found
-        or expected[name].shape != found[name].shape
+        if name not in expected or name not in found or expected[name].shape != found[name].shape
     )
     if wrong:
         raise ValueError(f"{path} does not fit preset {about['preset']}: {', '.join(wrong)}")

@@ -51,9 +51,13 @@ class StageConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.motion <= 3:
-            raise ValueError(f"motion is {self.motion}; three channels carry the flow, so 4 or more")
+            raise ValueError(
+                f"motion is {self.motion}; three channels carry the flow, so 4 or more"
+            )
         if self.halo < 0 or (self.patch is not None and self.patch <= 2 * self.halo):
-            raise ValueError(f"a patch of {self.patch} voxels leaves nothing inside a halo of {self.halo}")
+            raise ValueError(
+                f"a patch of {self.patch} voxels leaves nothing inside a halo of {self.halo}"
+            )
 
 
 @dataclass(frozen=True)
@@ -77,7 +81,9 @@ class ModelConfig:
         resolutions = [stage.resolution for stage in self.stages]
         expected = [resolutions[0] >> n for n in range(len(resolutions))]
         if resolutions != expected or resolutions[-1] != 1:
-            raise ValueError(f"resolutions are {resolutions}; each must halve the one before, down to 1")
+            raise ValueError(
+                f"resolutions are {resolutions}; each must halve the one before, down to 1"
+            )
 
     @property
     def multiple(self) -> int:
@@ -85,7 +91,14 @@ class ModelConfig:
         return self.stages[0].resolution
 
 
-_HALF_AND_QUARTER = {"radius": 2, "features": 8, "projected": 8, "encoder": 16, "motion": 16, "hidden": 16}
+_HALF_AND_QUARTER = {
+    "radius": 2,
+    "features": 8,
+    "projected": 8,
+    "encoder": 16,
+    "motion": 16,
+    "hidden": 16,
+}
 
 BASE = ModelConfig(
     name="base",
@@ -94,15 +107,16 @@ BASE = ModelConfig(
         StageConfig(2, steps=4, **_HALF_AND_QUARTER),
         StageConfig(
             1,
-            steps=2,
-            radius=1,
+            steps=1,
+            radius=2,
             features=4,
             projected=4,
             encoder=8,
             motion=8,
             hidden=8,
             patch=128,
-            halo=8,
+            # What the stage sees: 4 voxels in the encoder, 2 in the correlation, 5 in the update.
+            halo=12,
         ),
     ),
 )
@@ -113,8 +127,16 @@ TINY = ModelConfig(
         StageConfig(4, steps=2, radius=2, features=4, projected=4, encoder=4, motion=6, hidden=6),
         StageConfig(2, steps=2, radius=1, features=4, projected=4, encoder=4, motion=6, hidden=6),
         StageConfig(
-            1, steps=1, radius=1, features=2, projected=2, encoder=2, motion=5, hidden=4,
-            patch=32, halo=8,
+            1,
+            steps=1,
+            radius=1,
+            features=2,
+            projected=2,
+            encoder=2,
+            motion=5,
+            hidden=4,
+            patch=32,
+            halo=8,
         ),
     ),
 )

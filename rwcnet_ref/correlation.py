@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 # Moments of real correlations are a few tenths; the motion encoder wants inputs of about one.
 _MOMENT_GAIN = 4.0
 
@@ -42,7 +41,9 @@ def local_correlation(
     """
     n = 2 * radius + 1
     if weight.shape[1:] != (1, n, n, n):
-        raise ValueError(f"weight is {tuple(weight.shape)}; radius {radius} needs (o, 1, {n}, {n}, {n})")
+        raise ValueError(
+            f"weight is {tuple(weight.shape)}; radius {radius} needs (o, 1, {n}, {n}, {n})"
+        )
     if fixed.shape != moving.shape:
         raise ValueError(f"features differ: {tuple(fixed.shape)} and {tuple(moving.shape)}")
     i, j, k = fixed.shape[2:]

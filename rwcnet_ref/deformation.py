@@ -35,7 +35,8 @@ def smooth_noise(size: Size, channels: int, spacing: float, random: torch.Genera
             for m, n in zip(fine, size, strict=True)
         )
     )
-    return noise[:, :, i, j, k]
+    cut: Tensor = noise[:, :, i, j, k]
+    return cut
 
 
 def exponential(velocity: Tensor) -> Tensor:
@@ -44,7 +45,7 @@ def exponential(velocity: Tensor) -> Tensor:
     Arsigny et al. 2006; 2^6 steps, border values outside the grid.
     """
     warp = Warp()
-    flow = velocity / 2**_SQUARINGS
+    flow: Tensor = velocity / 2**_SQUARINGS
     for _ in range(_SQUARINGS):
         flow = compose(warp, flow, flow)
     return flow
@@ -58,7 +59,8 @@ def random_affine(random: torch.Generator, strength: float) -> Tensor:
     generator = torch.zeros(3, 3, device=random.device)
     for n, (a, b) in enumerate(((0, 1), (0, 2), (1, 2))):
         generator[a, b], generator[b, a] = angles[n], -angles[n]
-    return torch.linalg.matrix_exp(generator) @ scale
+    matrix: Tensor = torch.linalg.matrix_exp(generator) @ scale
+    return matrix
 
 
 def random_flow(

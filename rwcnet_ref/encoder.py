@@ -1,7 +1,8 @@
-"""The two encoders of a stage: features to correlate, and the context the recurrence starts from."""
+"""The two encoders of a stage: features to correlate, and where the recurrence starts from."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 
@@ -52,4 +53,4 @@ class ContextEncoder(nn.Sequential):
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode."""
-        return super().forward(image).tanh()  # type: ignore[no-any-return]
+        return torch.tanh(super().forward(image))  # type: ignore[no-untyped-call]

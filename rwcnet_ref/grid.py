@@ -40,7 +40,9 @@ class Warp(nn.Module):
             (b, c, i, j, k), dtype of the image.
         """
         if image.shape[2:] != flow.shape[2:] or flow.shape[1] != 3:
-            raise ValueError(f"image {tuple(image.shape)} and flow {tuple(flow.shape)} differ in grid")
+            raise ValueError(
+                f"image {tuple(image.shape)} and flow {tuple(flow.shape)} differ in grid"
+            )
         flow = flow.float()
         points = identity(flow) + flow
         # grid_sample wants the last axis first, and -1..1 between the centres of the end voxels.
@@ -63,7 +65,8 @@ def compose(warp: nn.Module, step: Tensor, below: Tensor) -> Tensor:
     The step is found between the fixed image and the moving image already warped by `below`.
     Outside the image `below` keeps its border value.
     """
-    return step + torch.as_tensor(warp(below, clamp_to_grid(step)))
+    moved: Tensor = warp(below, clamp_to_grid(step))
+    return step + moved
 
 
 def downsample(image: Tensor, factor: int) -> Tensor:

@@ -18,10 +18,11 @@ def displacement_error(flow: Tensor, truth: Tensor) -> Tensor:
 def dice_loss(warped: Tensor, fixed: Tensor) -> Tensor:
     """One minus the mean soft Dice over structures (b, c, i, j, k) within 0..1.
 
-    Structures that neither image holds do not count.
+    Structures of no more than a voxel in both images together do not count.
     """
     axes = (2, 3, 4)
-    overlap = 2 * torch.minimum(warped, fixed).sum(axes)
+    # torch.minimum would split the gradient where both are 0, and pull background up.
+    overlap = 2 * torch.where(warped < fixed, warped, fixed).sum(axes)
     volume = (warped + fixed).sum(axes)
     there = volume > 1
     if not there.any():

@@ -53,7 +53,7 @@ class Stage(nn.Module):
             (b, 1, i, j, k), intensities within 0..1; the moving image is already warped by the
             flow of the stage below.
         hidden
-            (b, hidden, i, j, k), what `Cascade.enter` made of the state of the stage below, or zeros.
+            (b, hidden, i, j, k), what `Cascade.enter` made of the stage below, or zeros.
         steps
             Fewer than the configured steps, as early training wants; None for all.
 
@@ -73,13 +73,14 @@ class Stage(nn.Module):
         warped = moving_features
         flows: list[Tensor] = []
         for step in range(steps or self.config.steps):
+            # As in RAFT, a step learns its own change, not how to repair the steps before it.
+            flow = flow.detach()
             if step:
                 # Always from the originals by the whole flow: warping a warped map blurs it.
                 warped = self.warp(moving_features, flow)
             motion = self.motion(self.correlation(fixed_features, warped), flow)
             hidden = self.gru(hidden, torch.cat([motion, warped], dim=1))
-            # As in RAFT, a step learns its own change, not how to repair the steps before it.
-            flow = flow.detach() + self.head(hidden).float()
+            flow = flow + self.head(hidden).float()
             flows.append(flow)
         return flows, hidden
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rwcnet_ref.appearance import paint, random_labels, scan
+from rwcnet_ref.appearance import paint, random_contrast, random_labels, scan
 from rwcnet_ref.deformation import Size, random_flow
 from rwcnet_ref.grid import Warp
 from rwcnet_runtime.volumes import read_volume
@@ -134,7 +134,9 @@ class PairSource:
         first, second = self.maps[int(order[0])], self.maps[int(order[-1])]
         # Where the crop lies relative to the brain's centre, in voxels of the label map.
         span = torch.tensor(first.labels.shape, device=random.device) / 2
-        reach = (span - torch.tensor(self.size, device=random.device) * self.resolution / 2).clamp(8, 45)
+        reach = (span - torch.tensor(self.size, device=random.device) * self.resolution / 2).clamp(
+            8, 45
+        )
         offset = (torch.rand(3, generator=random, device=random.device) * 2 - 1) * reach
         stripped = bool(chance[1] < 0.5)
         if chance[2] < self.two_heads:
@@ -170,19 +172,24 @@ class PairSource:
     ) -> Pair:
         """Deform one base: ``fixed(x) = base(x + u(x))``, ``moving = base``, ``flow = u``."""
         warp = Warp()
-        base = paint(labels, classes, random, factor, self.texture)
+        contrast = random_contrast(classes, random)
+        base = paint(labels, contrast, random, factor, self.texture)
         same = torch.rand((), generator=random, device=random.device) < self.same_contrast
-        other = base if same else paint(labels, classes, random, factor, self.texture)
+        if same:
+            other = base
+        else:
+            contrast = random_contrast(classes, random)
+            other = paint(labels, contrast, random, factor, self.texture)
         flow = self._flow((base.shape[2], base.shape[3], base.shape[4]), random)
         fills = _fills(labels, _choose(labels, random), factor)
-        inner = (..., *[slice(margin, margin + n) for n in self.size])
+        i, j, k = (slice(margin, margin + n) for n in self.size)
         # Warped with its margin, then cut: what comes in from outside the crop is there.
         return Pair(
-            scan(warp(other, flow)[inner], random, self.scanner),
-            scan(base[inner], random, self.scanner),
-            flow[inner],
-            warp(fills, flow)[inner],
-            fills[inner],
+            scan(warp(other, flow)[..., i, j, k], random, self.scanner),
+            scan(base[..., i, j, k], random, self.scanner),
+            flow[..., i, j, k],
+            warp(fills, flow)[..., i, j, k],
+            fills[..., i, j, k],
         )
 
     def _two_heads(
@@ -197,11 +204,11 @@ class PairSource:
         fixed = self._cut(first, offset, stripped, self.size)
         moving = self._cut(second, offset, stripped, self.size)
         chosen = _choose(fixed, random)
-        contrast = random.get_state()
-        still = paint(fixed, first.classes, random, self.resolution, self.texture)
-        if torch.rand((), generator=random, device=random.device) < self.same_contrast:
-            random.set_state(contrast)
-        other = paint(moving, second.classes, random, self.resolution, self.texture)
+        contrast = random_contrast(first.classes, random)
+        still = paint(fixed, contrast, random, self.resolution, self.texture)
+        if torch.rand((), generator=random, device=random.device) >= self.same_contrast:
+            contrast = random_contrast(second.classes, random)
+        other = paint(moving, contrast, random, self.resolution, self.texture)
         flow = self._flow(self.size, random)
         return Pair(
             scan(still, random, self.scanner),
@@ -241,7 +248,8 @@ def _choose(labels: Tensor, random: torch.Generator) -> Tensor:
     present = labels[::3, ::3, ::3].unique()
     present = present[present > 0]
     order = torch.randperm(len(present), generator=random, device=random.device)
-    return present[order[:_DICE_LABELS]]
+    chosen: Tensor = present[order[:_DICE_LABELS]]
+    return chosen
 
 
 def _fills(labels: Tensor, chosen: Tensor, factor: int) -> Tensor:

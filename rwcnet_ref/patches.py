@@ -49,12 +49,10 @@ def in_patches(
         )
         own = tuple(slice(first, last) for _, first, last in place)
         inner = tuple(slice(first - start, last - start) for start, first, last in place)
-        results = run(*(x[(..., *cut)] for x in inputs))
+        results = run(*(x[:, :, *cut] for x in inputs))
         if not joined:
             joined = [x.new_empty((*x.shape[:2], *shape)) for x in results]
         for whole, part in zip(joined, results, strict=True):
-            whole[(..., *own)] = part[(..., *inner)]
+            whole[:, :, *own] = part[:, :, *inner]
     flow, hidden = joined
     return flow, hidden
-
-

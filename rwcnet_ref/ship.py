@@ -1,6 +1,6 @@
 """Take the weights out of a finished training's checkpoint, for the package.
 
-    python -m rwcnet_ref.ship runs/base
+python -m rwcnet_ref.ship runs/base
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from rwcnet_ref.model import Cascade
 
 ABOUT = {
     "licence": "MIT",
-    "training_data": "SynthSeg training label maps (Apache-2.0) and procedural shapes, both synthesised",
+    "training_data": "images synthesised from SynthSeg's label maps (Apache-2.0) and from shapes",
 }
 
 
 def main() -> None:
     """Write the last stage's checkpoint as safetensors."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder that rwcnet_ref.train wrote to")
     parser.add_argument("--preset", default="base", choices=sorted(PRESETS))
     parser.add_argument("-o", "--output", type=Path, help="default: where the package looks")

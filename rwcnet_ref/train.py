@@ -48,7 +48,7 @@ class Schedule:
     steps
         Optimiser steps; the learning rate falls to zero over them as a cosine.
     amplitude
-        Displacements in mm see `PairSource`.
+        Displacements in mm, see `PairSource`.
     small
         Share of the steps with crops of half the edge and twice the batch: images can be small.
     shapes, two_heads
@@ -80,11 +80,11 @@ class Schedule:
 
 # What the shipped `base` weights were trained with on two CPU cores.
 SCHEDULES = {
-    1: Schedule(size=24, batch=3, steps=2000, amplitude=8, shapes=0.3, two_heads=0.3),
+    1: Schedule(size=24, batch=3, steps=1700, amplitude=8, shapes=0.3, two_heads=0.3),
     2: Schedule(
-        size=48, batch=1, steps=900, amplitude=6, shapes=0.3, two_heads=0.3, learning_rate=1e-3
+        size=48, batch=1, steps=750, amplitude=6, shapes=0.3, two_heads=0.3, learning_rate=1e-3
     ),
-    3: Schedule(size=64, batch=1, steps=700, amplitude=4, shapes=0.3, two_heads=0.3),
+    3: Schedule(size=64, batch=1, steps=650, amplitude=4, shapes=0.3, two_heads=0.3),
 }
 
 
@@ -141,7 +141,7 @@ def loss_of(
             )
         if dice:
             # Early steps as well: they are where two heads are far apart.
-            for flow in {len(flows) // 2, len(flows) - 1}:
+            for flow in (len(flows) // 2, len(flows) - 1):
                 warped = cascade.warp(pair.moving_labels, flows[flow][n : n + 1])
                 loss = loss + dice / 2 * dice_loss(warped, pair.fixed_labels) / len(pairs)
     return loss
@@ -154,11 +154,11 @@ def validate(cascade: Cascade, index: int, pairs: list[Pair]) -> dict[str, float
     sums: dict[str, list[float]] = {}
     for pair in pairs:
         flow = step_flows(cascade, index, pair.fixed, pair.moving)[-1]
-        warped = cascade.warp(pair.moving_labels, flow)
-        values = {
-            "dice_start": 1 - dice_loss(pair.moving_labels, pair.fixed_labels),
-            "dice": 1 - dice_loss(warped, pair.fixed_labels),
-        }
+        values = {}
+        if pair.fixed_labels.any():
+            warped = cascade.warp(pair.moving_labels, flow)
+            values["dice_start"] = 1 - dice_loss(pair.moving_labels, pair.fixed_labels)
+            values["dice"] = 1 - dice_loss(warped, pair.fixed_labels)
         if pair.flow is not None:
             values["error_start"] = displacement_error(torch.zeros_like(flow), pair.flow)
             values["error"] = displacement_error(flow, pair.flow)
@@ -196,6 +196,8 @@ class Training:
         self, cascade: Cascade, index: int, plan: Schedule, maps: list[LabelMap], folder: Path
     ) -> None:
         self.cascade, self.index, self.plan, self.folder = cascade, index, plan, folder
+        if 0 < len(maps) < HELD_OUT + 2:
+            raise ValueError(f"{len(maps)} label maps are too few: {HELD_OUT} are held out")
         self.heads, held_out = maps[:-HELD_OUT], maps[-HELD_OUT:]
         for parameter in cascade.parameters():
             parameter.requires_grad_(False)
@@ -227,6 +229,10 @@ class Training:
             texture=0.06 + 0.3 * easy,
             scanner=1 - 0.9 * easy,
         )
+
+    def _steps(self, share: float) -> int:
+        configured = self.cascade.config.stages[self.index].steps
+        return min(SHORT_STEPS, configured) if share < SHORT else configured
 
     @property
     def checkpoint(self) -> Path:
@@ -277,12 +283,12 @@ class Training:
                     pairs,
                     plan,
                     dice=plan.dice if share > DICE_FROM else 0.0,
-                    steps=SHORT_STEPS if share < SHORT else None,
+                    steps=self._steps(share),
                 )
             if not math.isfinite(loss.item()):
                 raise RuntimeError(f"the loss is {loss.item()} at step {self.step}")
             self.optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             nn.utils.clip_grad_norm_(self.stage.parameters(), 1.0)
             self.optimiser.step()
             losses.append(loss.item())
@@ -303,7 +309,7 @@ class Training:
 
 def main() -> None:
     """Train one stage from the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="base", choices=sorted(PRESETS))
     parser.add_argument("--stage", type=int, required=True, choices=sorted(SCHEDULES))
     parser.add_argument("--data", type=Path, required=True, help="folder of SynthSeg's label maps")
@@ -315,9 +321,10 @@ def main() -> None:
     if index:
         below = torch.load(options.output / f"stage{index}.ckpt", weights_only=True)
         cascade.load_state_dict(below["model"])
-        if cascade.config.stages[index].hidden == cascade.config.stages[index - 1].hidden:
+        learned, start = (cascade.stage(n).state_dict() for n in (index - 1, index))
+        if {n: x.shape for n, x in learned.items()} == {n: x.shape for n, x in start.items()}:
             # What registers at one resolution is a good start at the next.
-            cascade.stage(index).load_state_dict(cascade.stage(index - 1).state_dict())
+            cascade.stage(index).load_state_dict(learned)
     maps = read_label_maps(options.data)
     training = Training(cascade, index, SCHEDULES[options.stage], maps, options.output)
     training.resume()

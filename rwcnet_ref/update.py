@@ -24,7 +24,7 @@ class MotionEncoder(nn.Module):
 
 
 class ConvGRU(nn.Module):
-    """Convolutional gated recurrent unit (Ballas et al. 2016), 3x3x3, update and reset gate in one."""
+    """Convolutional gated recurrent unit (Ballas et al. 2016), 3x3x3, both gates in one."""
 
     def __init__(self, hidden: int, inputs: int) -> None:
         super().__init__()
@@ -34,8 +34,10 @@ class ConvGRU(nn.Module):
     def forward(self, hidden: Tensor, inputs: Tensor) -> Tensor:
         """(b, hidden, i, j, k) and (b, inputs, i, j, k) to the next (b, hidden, i, j, k)."""
         update, reset = self.gates(torch.cat([hidden, inputs], dim=1)).sigmoid().chunk(2, dim=1)
-        candidate = self.candidate(torch.cat([reset * hidden, inputs], dim=1)).tanh()
-        return hidden + update * (candidate - hidden)
+        candidate: Tensor = self.candidate(torch.cat([reset * hidden, inputs], dim=1)).tanh()
+        # Not torch.lerp, which refuses mixed types under autocast.
+        mixed: Tensor = hidden + update * (candidate - hidden)
+        return mixed
 
 
 class FlowHead(nn.Sequential):

@@ -55,7 +55,7 @@ def landmark_distance(registration: Registration, fixed: Path, moving: Path) -> 
 
 
 def dice(registration: Registration, fixed: Path, moving: Path) -> dict[str, float]:
-    """Return the mean Dice over labels, before and after, moving labels pulled onto the fixed grid."""
+    """Return the mean Dice over labels on the fixed grid, before and after."""
     still, other = read_volume(fixed), read_volume(moving)
     start = Mapping(still.grid, other.grid)
     scores: dict[str, list[float]] = {"dice_before": [], "dice_after": []}

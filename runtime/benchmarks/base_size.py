@@ -33,17 +33,16 @@ SIZE = (160, 192, 224)
 
 def stage(resolution: int, text: str) -> StageConfig:
     """Read 'steps radius features projected encoder motion hidden'."""
-    patch, halo = (128, 8) if resolution == 1 else (None, 0)
+    patch, halo = (128, 12) if resolution == 1 else (None, 0)
     return StageConfig(resolution, *map(int, text.split()), patch=patch, halo=halo)
 
 
 CANDIDATES = {
-    "wide full": ("6 2 8 8 16 16 16", "4 2 8 8 16 16 16", "2 1 4 8 8 8 8"),
-    "one full step": ("6 2 8 8 16 16 16", "4 2 8 8 16 16 16", "1 1 4 8 8 8 8"),
-    "thin full": ("6 2 8 8 16 16 16", "4 2 8 8 16 16 16", "2 1 4 4 8 8 8"),
-    "thinner full": ("6 2 8 8 16 16 16", "4 2 8 8 16 16 16", "2 1 4 4 6 6 6"),
-    "more quarter": ("12 3 8 8 16 16 24", "4 2 8 8 16 16 16", "2 1 4 4 6 6 6"),
-    "more half": ("6 2 8 8 16 16 16", "6 2 8 8 16 16 16", "2 1 4 4 6 6 6"),
+    "base": ("4 2 8 8 16 16 16", "4 2 8 8 16 16 16", "1 2 4 4 8 8 8"),
+    "two full steps": ("4 2 8 8 16 16 16", "4 2 8 8 16 16 16", "2 1 4 4 8 8 8"),
+    "wide full": ("4 2 8 8 16 16 16", "4 2 8 8 16 16 16", "1 2 4 8 12 12 12"),
+    "more half": ("4 2 8 8 16 16 16", "8 2 8 8 16 16 16", "1 2 4 4 8 8 8"),
+    "more quarter": ("12 3 8 8 16 16 24", "4 2 8 8 16 16 16", "1 2 4 4 8 8 8"),
 }
 
 
@@ -63,8 +62,11 @@ def main() -> None:
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as folder:
             write_bundle(
-                TorchCascade(config).eval(), Path(folder), stages=range(3),
-                licence="none", training_data="none: random weights",
+                TorchCascade(config).eval(),
+                Path(folder),
+                stages=range(3),
+                licence="none",
+                training_data="none: random weights",
             )
             cascade = Cascade(Bundle.open(Path(folder)))
             runs = [cascade.run(fixed, moving)[1] for _ in range(options.repeats)]
@@ -78,7 +80,10 @@ def main() -> None:
                 "total_seconds": total,
             }
         )
-        print(f"{name:26} {total:6.1f} s  " + "  ".join(f"{p} {s:.1f}" for p, s in seconds.items()), flush=True)
+        print(
+            f"{name:26} {total:6.1f} s  " + "  ".join(f"{p} {s:.1f}" for p, s in seconds.items()),
+            flush=True,
+        )
     report = {
         "date": datetime.now(UTC).date().isoformat(),
         "size": SIZE,

@@ -15,7 +15,15 @@ import numpy as np
 
 DATA = Path(os.environ.get("RWCNET_DATA", "../shared/data"))
 CASES = Path(__file__).parent / "cases"
-FIELDS = ("case", "fixed", "moving", "fixed_labels", "moving_labels", "fixed_points", "moving_points")
+FIELDS = (
+    "case",
+    "fixed",
+    "moving",
+    "fixed_labels",
+    "moving_labels",
+    "fixed_points",
+    "moving_points",
+)
 HIPPOCAMPUS_PAIRS = 20
 
 

@@ -73,7 +73,7 @@ class Session:
         except Exception as error:
             sizes = {name: array.shape for name, array in inputs.items()}
             raise BackendError(
-                f"ONNX Runtime failed on {sizes} ({str(error).splitlines()[0]}): use a smaller image "
-                "or a machine with more memory"
+                f"ONNX Runtime failed on {sizes} ({str(error).splitlines()[0]}): use a smaller "
+                "image or a machine with more memory"
             ) from error
         return results

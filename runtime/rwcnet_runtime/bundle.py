@@ -33,7 +33,7 @@ class StageEntry:
     hidden
         Channels of the stage's hidden state.
     patch, halo
-        Largest edge of a patch (None: the whole image) and the part of it read but not answered for.
+        Largest edge of a patch (None: the whole image), and how much of it only gives context.
     """
 
     resolution: int
@@ -180,5 +180,7 @@ class Bundle:
             )
         name = f"{engine}/stage{index + 1}.onnx"
         if name not in self.manifest.files:
-            raise BundleError(f"the bundle in {self.folder} has no {name}: export that stage into it")
+            raise BundleError(
+                f"the bundle in {self.folder} has no {name}: export that stage into it"
+            )
         return self.folder / name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -18,7 +19,8 @@ def downsample(image: Array, factor: int) -> Array:
     """Average blocks of factor^3 voxels of (b, c, i, j, k); axes are multiples of the factor."""
     b, c, i, j, k = (n // f for n, f in zip(image.shape, (1, 1, *[factor] * 3), strict=True))
     blocks = image.reshape(b, c, i, factor, j, factor, k, factor)
-    return blocks.mean(axis=(3, 5, 7), dtype=np.float32)
+    averages: Array = blocks.mean(axis=(3, 5, 7), dtype=np.float32)
+    return averages
 
 
 class Cascade:
@@ -76,7 +78,7 @@ class Cascade:
                 )
             lifted = time.perf_counter()
             flow, hidden = self._run_stage(
-                session, entry, [still, warped, hidden], lambda share, n=name: progress(n, share)
+                session, entry, [still, warped, hidden], partial(progress, name)
             )
             ran = time.perf_counter()
             if flow_below is not None:

@@ -42,7 +42,9 @@ def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -
         tasks: dict[str, int] = {}
 
         def show(part: str, share: float) -> None:
-            task = tasks.setdefault(part, bars.add_task(part, total=1.0) if part not in tasks else 0)
+            task = tasks.setdefault(
+                part, bars.add_task(part, total=1.0) if part not in tasks else 0
+            )
             bars.update(task, completed=share)  # type: ignore[arg-type]
 
         return register(fixed, moving, progress=show, **options)  # type: ignore[arg-type]
@@ -51,15 +53,14 @@ def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -
 def describe(registration: Registration) -> str:
     """Return what was chosen and what was found, in a few lines."""
     report = registration.report
-    alike = report["similarity"]
     return "\n".join(
         [
             f"bundle {report['bundle']['name']} ({report['bundle']['sha256'][:12]}), engine "
             f"{report['engine']}, backend {report['backend']}, device {report['device']}, "
             f"{report['threads']} threads",
             *(
-                f"{name.replace('_', ' '):19} {alike[name]['before']:.3f} -> {alike[name]['after']:.3f}"
-                for name in alike
+                f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
+                for name, values in report["similarity"].items()
             ),
             f"displacement        mean {report['displacement_mm']['mean']:.1f} mm, largest "
             f"{report['displacement_mm']['max']:.1f} mm",
@@ -74,9 +75,9 @@ def describe(registration: Registration) -> str:
 def infer(
     fixed: Annotated[Path, typer.Argument(help="NIfTI image to align with.")],
     moving: Annotated[Path, typer.Argument(help="NIfTI image to align.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results.")
-    ] = Path("registration"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
+        "registration"
+    ),
     engine: Annotated[str, typer.Option(help="Precision; one that the bundle holds.")] = "fp32",
     initial_transform: Annotated[
         Path | None,
@@ -110,7 +111,7 @@ def demo(
         outcome = demonstration.run(output, run_with_progress)
         typer.echo(describe(outcome.registration))
     typer.echo(
-        f"error to the known displacement inside the head: {outcome.error_before_mm:.2f} mm before, "
-        f"{outcome.error_after_mm:.2f} mm after ({outcome.reduction_percent:.0f} % less)"
+        f"error to the known displacement inside the head: {outcome.error_before_mm:.2f} mm "
+        f"before, {outcome.error_after_mm:.2f} mm after ({outcome.reduction_percent:.0f} % less)"
     )
     typer.echo(f"wrote {outcome.picture}")

@@ -39,7 +39,7 @@ class Demonstration:
 
 def _exponential(velocity: sitk.Image) -> sitk.Image:
     """Integrate a stationary velocity field in mm by scaling and squaring."""
-    field = velocity / 2**_SQUARINGS
+    field: sitk.Image = velocity / 2**_SQUARINGS
     for _ in range(_SQUARINGS):
         step = sitk.DisplacementFieldTransform(sitk.Image(field))
         twice = sitk.CompositeTransform([step, step])
@@ -131,7 +131,7 @@ def run(folder: Path, register: Callable[[Path, Path], Registration]) -> Demonst
 
 
 def draw(registration: Registration, path: Path) -> None:
-    """Draw one coronal slice: fixed; moving and warped with the fixed image's outlines; the grid."""
+    """Draw a coronal slice: fixed; moving and warped with the fixed one's outlines; the grid."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -143,7 +143,10 @@ def draw(registration: Registration, path: Path) -> None:
     axes = figure.subplots(1, 4)
     outline = fixed[:, middle].T
     for axis, image, title in zip(
-        axes, (fixed, before, registration.warped), ("fixed", "moving", "moving, warped"), strict=False
+        axes,
+        (fixed, before, registration.warped),
+        ("fixed", "moving", "moving, warped"),
+        strict=False,
     ):
         axis.imshow(image[:, middle].T, cmap="gray", origin="lower")
         axis.set_title(title)
@@ -152,11 +155,10 @@ def draw(registration: Registration, path: Path) -> None:
             axis.contour(outline, levels=levels, colors="tab:orange", linewidths=0.5)
     flow = registration.mapping.flow_vox
     assert flow is not None
-    i, k = np.meshgrid(np.arange(grid.shape[0]), np.arange(grid.shape[2]), indexing="ij")
-    i, k = i + flow[0, :, middle], k + flow[2, :, middle]
-    for lines in (slice(None, None, 6),):
-        axes[3].plot(i[lines].T, k[lines].T, color="tab:blue", linewidth=0.5)
-        axes[3].plot(i[:, lines], k[:, lines], color="tab:blue", linewidth=0.5)
+    i = np.arange(grid.shape[0])[:, None] + flow[0, :, middle]
+    k = np.arange(grid.shape[2])[None, :] + flow[2, :, middle]
+    axes[3].plot(i[::6].T, k[::6].T, color="tab:blue", linewidth=0.5)
+    axes[3].plot(i[:, ::6], k[:, ::6], color="tab:blue", linewidth=0.5)
     axes[3].set_title("displacement")
     axes[3].set_aspect("equal")
     for axis in axes:

@@ -4,7 +4,6 @@ SimpleITK is given images without geometry (spacing 1, origin 0, no rotation), s
 are voxel indices, and the geometry goes into the transform. Any orientation then works, sheared
 ones included, which SimpleITK refuses as image directions; and so does any ITK transform file.
 """
-# mypy: untyped-calls-exclude=SimpleITK
 
 from dataclasses import dataclass
 from pathlib import Path

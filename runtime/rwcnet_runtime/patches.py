@@ -19,7 +19,7 @@ VOXELS_AT_ONCE = 2**21
 
 @dataclass(frozen=True)
 class Patch:
-    """Slices of one patch along (i, j, k): what it reads, what it answers for, and that within it."""
+    """Slices along (i, j, k): what a patch reads, what it answers for, and that within it."""
 
     read: tuple[slice, ...]
     own: tuple[slice, ...]
@@ -82,10 +82,11 @@ def run_in_patches(
     joined: list[Array] = []
     for first in range(0, len(patches), at_once):
         group = patches[first : first + at_once]
-        results = run([np.concatenate([x[(..., *p.read)] for p in group]) for x in inputs])
+        results = run([np.concatenate([x[:, :, *p.read] for p in group]) for x in inputs])
         if not joined:
             joined = [np.empty((1, r.shape[1], *shape), np.float32) for r in results]
         for whole, parts in zip(joined, results, strict=True):
             for part, place in zip(parts, group, strict=True):
-                whole[(0, ..., *place.own)] = part[(..., *place.inner)]
+                i, j, k = place.own
+                whole[0, :, i, j, k] = part[:, *place.inner]
         yield first + len(group), len(patches), joined

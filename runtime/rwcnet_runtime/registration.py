@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable, Iterator
@@ -79,10 +78,10 @@ class Registration:
             # Last, and whole or not at all: a folder with a report has its images too.
             temporary = report.with_suffix(".tmp")
             temporary.write_text(json.dumps(self.report, indent=2) + "\n")
-            os.replace(temporary, report)
+            temporary.replace(report)
         except OSError as error:
             raise InputError(
-                f"cannot write to {folder} ({error.strerror or error}): choose another folder with -o"
+                f"cannot write to {folder} ({error.strerror or error}): choose another with -o"
             ) from error
         return [*paths, report]
 
@@ -150,7 +149,9 @@ def register(
         cascade = Cascade(opened, engine)
     with clock("read"):
         still, other = read_volume(Path(fixed)), read_volume(Path(moving))
-        initial = None if initial_transform is None else read_initial_transform(Path(initial_transform))
+        initial = (
+            None if initial_transform is None else read_initial_transform(Path(initial_transform))
+        )
     with clock("prepare"):
         start = Mapping(still.grid, other.grid, initial)
         if not start.inside().any():

@@ -2,7 +2,6 @@
 
 In memory an image lies on the axes closest to RAS+; files keep the axes they came with.
 """
-# mypy: untyped-calls-exclude=nibabel
 
 import os
 import zlib

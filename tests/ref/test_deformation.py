@@ -57,6 +57,15 @@ def test_amplitude_grows_the_flow():
     assert sizes[2] - sizes[0] > 0.5  # voxels
 
 
+def test_the_grid_the_flow_is_integrated_on_does_not_change_its_size():
+    # From a spacing of 16 voxels on, it is coarser.
+    fine, coarse = (
+        torch.cat([random_flow((32, 32, 32), seeded(n), **options, affine=0.0) for n in range(6)])
+        for options in ({"amplitude": 4.0, "spacing": s} for s in (15.9, 16.0))
+    )
+    assert 0.7 < float(coarse.square().mean() / fine.square().mean()) ** 0.5 < 1.4
+
+
 def test_no_strength_is_no_movement():
     flow = random_flow(SIZE, seeded(0), amplitude=0.0, spacing=8.0, affine=0.0)
     torch.testing.assert_close(flow, torch.zeros_like(flow), rtol=0, atol=1e-5)  # voxels

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rwcnet_ref.appearance import paint, random_labels, scan
+from rwcnet_ref.appearance import paint, random_contrast, random_labels, scan
 from rwcnet_ref.grid import Warp, identity
 from rwcnet_ref.pairs import _LEFT_FROM_RIGHT, LabelMap, PairSource, read_label_maps
 
@@ -162,7 +162,7 @@ def test_drawn_shapes_use_several_classes(random):
 
 
 def test_left_and_right_share_an_intensity(head, random):
-    image = paint(head.labels, head.classes, random, 1, texture=0.0)[0, 0]
+    image = paint(head.labels, random_contrast(head.classes, random), random, 1, texture=0.0)[0, 0]
     seen = {n: image[head.labels == n].unique() for n in range(6)}
     assert all(len(values) == 1 for values in seen.values())
     assert seen[1] == seen[2]
@@ -171,30 +171,31 @@ def test_left_and_right_share_an_intensity(head, random):
 
 
 @pytest.mark.parametrize("factor", [1, 2, 4])
-def test_coarse_images_are_averages(head, factor):
-    fine = paint(head.labels, head.classes, seeded(0), 1, texture=0.0)
-    coarse = paint(head.labels, head.classes, seeded(0), factor, texture=0.0)
+def test_coarse_images_are_averages(head, factor, contrast):
+    fine = paint(head.labels, contrast, seeded(0), 1, texture=0.0)
+    coarse = paint(head.labels, contrast, seeded(0), factor, texture=0.0)
     torch.testing.assert_close(coarse, F.avg_pool3d(fine, factor), rtol=0, atol=1e-6)
 
 
 def test_background_is_dark_in_four_of_five_images():
     labels = torch.zeros(4, 4, 4, dtype=torch.int64)
+    contrasts = [random_contrast(torch.tensor([0, 1]), seeded(n)) for n in range(200)]
     dark = [
-        float(paint(labels, torch.tensor([0, 1]), seeded(n), 1, texture=0.5).abs().max()) == 0
-        for n in range(200)
+        float(paint(labels, contrast, seeded(0), 1, texture=0.5).abs().max()) == 0
+        for contrast in contrasts
     ]
     assert 0.7 < np.mean(dark) < 0.9
 
 
-def test_texture_stays_off_the_background(head):
-    plain = paint(head.labels, head.classes, seeded(0), 1, texture=0.0)
-    added = paint(head.labels, head.classes, seeded(0), 1, texture=0.5) - plain
+def test_texture_stays_off_the_background(head, contrast):
+    plain = paint(head.labels, contrast, seeded(0), 1, texture=0.0)
+    added = paint(head.labels, contrast, seeded(0), 1, texture=0.5) - plain
     assert added[plain <= 0.01].abs().max() == 0
     assert added[plain > 0.01].std() > 0.01
 
 
-def test_scanners_differ_but_keep_the_anatomy(head):
-    clean = paint(head.labels, head.classes, seeded(0), 1, texture=0.0)
+def test_scanners_differ_but_keep_the_anatomy(head, contrast):
+    clean = paint(head.labels, contrast, seeded(0), 1, texture=0.0)
     scans = [scan(clean, seeded(n)) for n in (1, 2)]
     for image in scans:
         assert image.shape == clean.shape
@@ -204,9 +205,15 @@ def test_scanners_differ_but_keep_the_anatomy(head):
     assert (scans[0] - scans[1]).abs().mean() > 0.01
 
 
-def test_a_scanner_of_no_strength_changes_nothing(head):
-    clean = paint(head.labels, head.classes, seeded(0), 1, texture=0.0)
+def test_a_scanner_of_no_strength_changes_nothing(head, contrast):
+    clean = paint(head.labels, contrast, seeded(0), 1, texture=0.0)
     torch.testing.assert_close(scan(clean, seeded(1), 0.0), clean, rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def contrast(head):
+    """Return an intensity for each label of the head."""
+    return random_contrast(head.classes, seeded(0))
 
 
 @pytest.fixture

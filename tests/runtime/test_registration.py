@@ -3,7 +3,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from rwcnet_runtime import BackendError, InputError, register
@@ -109,21 +109,25 @@ def test_the_report_says_what_was_done_and_found(registration, tmp_path):
     assert report["backend"] == "onnxruntime"
     assert report["bundle"]["name"] == "base"
     assert len(report["bundle"]["sha256"]) == 64
-    assert report["similarity"]["correlation"]["after"] > report["similarity"]["correlation"]["before"]
+    assert (
+        report["similarity"]["correlation"]["after"] > report["similarity"]["correlation"]["before"]
+    )
     assert report["jacobian_determinant"]["folded_percent"] < 0.5
     assert {"stage1", "stage2", "stage3", "read", "warp"} <= report["seconds"].keys()
     assert {"rwcnet", "numpy", "onnxruntime"} <= report["versions"].keys()
 
 
 def test_a_fold_is_counted(registration):
-    # The verdict is computed from the displacement that is written, so the same file gives the same.
+    # The verdict is about the displacement that is written: the file gives the same.
     from rwcnet_runtime import jacobian_determinant
 
     grid = registration.fixed.grid
     determinant = jacobian_determinant(registration.displacement_mm, grid)
     found = registration.report["jacobian_determinant"]
     assert found["min"] == pytest.approx(float(determinant.min()), abs=1e-6)
-    assert found["folded_percent"] == pytest.approx(100 * float((determinant <= 0).mean()), abs=1e-9)
+    assert found["folded_percent"] == pytest.approx(
+        100 * float((determinant <= 0).mean()), abs=1e-9
+    )
 
 
 def test_images_that_do_not_overlap_are_refused(brain, tmp_path):
