@@ -111,6 +111,9 @@ class PairSource:
         Share of pairs whose images have one contrast.
     texture
         Largest amplitude of the texture in tissues, 0..1.
+    same_texture
+        Share of pairs of one head and one contrast that have one texture too. It is an easy start,
+        but no two real images have it.
     scanner
         How much the two scans differ, see `scan`.
     """
@@ -123,6 +126,7 @@ class PairSource:
     two_heads: float = 0.0
     same_contrast: float = 0.5
     texture: float = 0.06
+    same_texture: float = 0.0
     scanner: float = 1.0
 
     def draw(self, random: torch.Generator) -> Pair:
@@ -174,11 +178,12 @@ class PairSource:
         warp = Warp()
         contrast = random_contrast(classes, random)
         base = paint(labels, contrast, random, factor, self.texture)
-        same = torch.rand((), generator=random, device=random.device) < self.same_contrast
-        if same:
+        chance = torch.rand(2, generator=random, device=random.device)
+        if chance[0] >= self.same_contrast:
+            contrast = random_contrast(classes, random)
+        if chance[0] < self.same_contrast and chance[1] < self.same_texture:
             other = base
         else:
-            contrast = random_contrast(classes, random)
             other = paint(labels, contrast, random, factor, self.texture)
         flow = self._flow((base.shape[2], base.shape[3], base.shape[4]), random)
         fills = _fills(labels, _choose(labels, random), factor)

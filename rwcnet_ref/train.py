@@ -28,9 +28,9 @@ from rwcnet_ref.pairs import LabelMap, Pair, PairSource, read_label_maps
 HELD_OUT = 2
 VALIDATION_PAIRS = 8
 # Share of the steps after which the Dice loss counts: from scratch it moves nothing.
-DICE_FROM = 0.5
+DICE_FROM = 0.3
 # Share of the steps over which the first stage's pairs grow from easy to what they are to be.
-EASY = 0.5
+EASY = 0.4
 # Share of the steps in which the recurrence is cut short: following one match comes first.
 SHORT, SHORT_STEPS = 0.2, 2
 
@@ -80,11 +80,21 @@ class Schedule:
 
 # What the shipped `base` weights were trained with on two CPU cores.
 SCHEDULES = {
-    1: Schedule(size=24, batch=3, steps=1700, amplitude=8, shapes=0.3, two_heads=0.3),
+    1: Schedule(size=24, batch=3, steps=1000, amplitude=8, shapes=0.3, two_heads=0.3),
     2: Schedule(
-        size=48, batch=1, steps=750, amplitude=6, shapes=0.3, two_heads=0.3, learning_rate=1e-3
+        size=48,
+        batch=1,
+        steps=750,
+        amplitude=6,
+        shapes=0.3,
+        two_heads=0.5,
+        small=0.6,
+        learning_rate=1e-3,
+        dice=1.5,
     ),
-    3: Schedule(size=64, batch=1, steps=650, amplitude=4, shapes=0.3, two_heads=0.3),
+    3: Schedule(
+        size=64, batch=1, steps=550, amplitude=4, shapes=0.2, two_heads=0.5, small=0.6, dice=1.5
+    ),
 }
 
 
@@ -225,8 +235,9 @@ class Training:
             maps,
             1.0 if easy else self.plan.shapes,
             self.plan.two_heads if share > DICE_FROM else 0.0,
-            same_contrast=0.6 + 0.4 * easy,
+            same_contrast=0.75 + 0.25 * easy,
             texture=0.06 + 0.3 * easy,
+            same_texture=easy,
             scanner=1 - 0.9 * easy,
         )
 
@@ -314,11 +325,14 @@ def main() -> None:
     parser.add_argument("--stage", type=int, required=True, choices=sorted(SCHEDULES))
     parser.add_argument("--data", type=Path, required=True, help="folder of SynthSeg's label maps")
     parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="checkpoint of this stage to train on from")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.stage)
     cascade, index = Cascade(PRESETS[options.preset]), options.stage - 1
-    if index:
+    if options.start:
+        cascade.load_state_dict(torch.load(options.start, weights_only=True)["model"])
+    elif index:
         below = torch.load(options.output / f"stage{index}.ckpt", weights_only=True)
         cascade.load_state_dict(below["model"])
         learned, start = (cascade.stage(n).state_dict() for n in (index - 1, index))

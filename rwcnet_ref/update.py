@@ -6,6 +6,11 @@ import torch
 from torch import Tensor, nn
 
 
+# With plain ReLUs most of the flow head dies in the first hundred steps, while its gradients are
+# still noise, and takes one or two axes of the flow with it for good.
+LEAK = 0.1
+
+
 class MotionEncoder(nn.Module):
     """Projected correlation (b, projected, ...) and flow (b, 3, ...) to motion (b, motion, ...).
 
@@ -15,12 +20,13 @@ class MotionEncoder(nn.Module):
     def __init__(self, projected: int, motion: int) -> None:
         super().__init__()
         self.convolution = nn.Conv3d(projected + 3, motion - 3, 3, padding=1)
+        self.activation = nn.LeakyReLU(LEAK)
 
     def forward(self, correlation: Tensor, flow: Tensor) -> Tensor:
         """Encode."""
         flow = flow.to(correlation.dtype)
-        mixed = self.convolution(torch.cat([correlation.relu(), flow], dim=1)).relu()
-        return torch.cat([mixed, flow], dim=1)
+        mixed = self.convolution(torch.cat([self.activation(correlation), flow], dim=1))
+        return torch.cat([self.activation(mixed), flow], dim=1)
 
 
 class ConvGRU(nn.Module):
@@ -48,4 +54,4 @@ class FlowHead(nn.Sequential):
         # Start close to "nothing moves": a random first flow would warp the features to noise.
         nn.init.normal_(last.weight, std=1e-2)
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
-        super().__init__(nn.Conv3d(hidden, hidden, 3, padding=1), nn.ReLU(), last)
+        super().__init__(nn.Conv3d(hidden, hidden, 3, padding=1), nn.LeakyReLU(LEAK), last)
