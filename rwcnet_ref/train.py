@@ -93,7 +93,7 @@ SCHEDULES = {
         dice=1.5,
     ),
     3: Schedule(
-        size=64, batch=1, steps=550, amplitude=4, shapes=0.2, two_heads=0.5, small=0.6, dice=1.5
+        size=64, batch=1, steps=400, amplitude=4, shapes=0.2, two_heads=0.5, small=0.6, dice=1.5
     ),
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-
 # With plain ReLUs most of the flow head dies in the first hundred steps, while its gradients are
 # still noise, and takes one or two axes of the flow with it for good.
 LEAK = 0.1

@@ -32,21 +32,21 @@ def stage_file(folder: Path, index: int) -> Path:
     return folder / "fp32" / f"stage{index + 1}.onnx"
 
 
-def copy_bundle(source: Path, target: Path, config: ModelConfig) -> None:
+def copy_bundle(source: Path, target: Path, cascade: Cascade) -> None:
     """Copy a bundle that a single stage is to be exported into, so that it keeps the others.
 
     Raises
     ------
     InputError
-        If its stages are of other sizes than the model's.
+        If it was made from other weights: the manifest speaks for all its stages.
     BundleError
         If it is damaged.
     """
     bundle = Bundle.open(source)
-    if bundle.manifest.stages != _entries(config):
+    if bundle.manifest.weights["sha256"] != weights_sha256(cascade):
         raise InputError(
-            f"{source} holds stages of {bundle.manifest.name} that do not go with a stage of "
-            f"{config.name}: choose another folder with -o"
+            f"{source} was made from other weights than this stage: export all stages, or choose "
+            "another folder with -o"
         )
     for name in (*bundle.manifest.files, MANIFEST):
         (target / name).parent.mkdir(parents=True, exist_ok=True)

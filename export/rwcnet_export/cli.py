@@ -51,11 +51,11 @@ def _load(preset: str, weights: Path | None, untrained: bool) -> tuple[Cascade, 
         cascade, about = load_weights(path)
     except FileNotFoundError as error:
         raise InputError(
-            f"there is no file {path}: give weights written by rwcnet_ref.train"
+            f"there is no file {path}: give weights written by rwcnet_ref.ship"
         ) from error
     except ValueError as error:
         raise InputError(
-            f"{path} cannot be used as weights ({error}): give a file written by rwcnet_ref.train"
+            f"{path} cannot be used as weights ({error}): give a file written by rwcnet_ref.ship"
         ) from error
     if cascade.config.name != preset:
         raise InputError(
@@ -101,7 +101,7 @@ def export(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="Weights written by rwcnet_ref.train (.safetensors); default: those shipped."
+            help="Weights written by rwcnet_ref.ship (.safetensors); default: those shipped."
         ),
     ] = None,
     untrained: Annotated[
@@ -131,7 +131,7 @@ def export(
         with tempfile.TemporaryDirectory(prefix=".rwcnet-export-", dir=near) as name:
             folder = Path(name)
             if stage != "all" and (target / MANIFEST).is_file():
-                copy_bundle(target, folder, cascade.config)
+                copy_bundle(target, folder, cascade)
             write_bundle(
                 cascade,
                 folder,
@@ -143,6 +143,8 @@ def export(
             for n in indices:
                 rows += compare_stage(cascade, n, stage_file(folder, n), images)
             typer.echo(_table(rows))
+            if images is None:
+                typer.echo("no real image was compared: --check FIXED MOVING does")
             move_bundle(folder, target)
         typer.echo(f"wrote {target}")
         missing = [n for n in everything if not stage_file(target, n).is_file()]

@@ -1,6 +1,6 @@
 """Write the figures of the newest accuracy report into the README, between its two markers.
 
-    python runtime/benchmarks/readme.py
+python runtime/benchmarks/readme.py
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ def table(report: dict[str, Any], source: str) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     note = (
         f"Bundle `{report['environment']['bundle']['name']}`, fp32, ONNX Runtime on {threads} CPU "
-        f"cores, {report['date']}; every time is of one whole registration, reading included. From "
-        f"[{source}](runtime/benchmarks/results/{source}), made by `runtime/benchmarks/accuracy.py`."
+        f"cores, {report['date']}; a time is of one registration from reading to verdict, without "
+        f"writing. From [{source}](runtime/benchmarks/results/{source}), made by "
+        "`runtime/benchmarks/accuracy.py`."
     )
     return "\n".join([*lines, "", note])
 

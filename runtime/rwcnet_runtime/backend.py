@@ -66,14 +66,14 @@ class Session:
         Raises
         ------
         BackendError
-            If the run fails, most often for lack of memory.
+            If the run fails.
         """
         try:
             results: list[Array] = self._session.run(None, inputs)
         except Exception as error:
             sizes = {name: array.shape for name, array in inputs.items()}
             raise BackendError(
-                f"ONNX Runtime failed on {sizes} ({str(error).splitlines()[0]}): use a smaller "
-                "image or a machine with more memory"
+                f"ONNX Runtime failed on {sizes} ({str(error).splitlines()[0]}): if memory "
+                "ran out, use a smaller image or a larger machine"
             ) from error
         return results

@@ -14,10 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from rwcnet_runtime.errors import BackendError, BundleError
+from rwcnet_runtime.preprocess import INTENSITY_RULE
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 DEFAULT = "base"
+# What other values would mean is not implemented, so they are refused instead of ignored.
+_UNDERSTOOD = {
+    "intensity": INTENSITY_RULE,
+    "working_spacing_mm": None,
+    "op_domain": "rwcnet",
+    "op_version": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Manifest:
         return json.dumps(dataclasses.asdict(self), indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str) -> Manifest:
+    def from_json(cls, text: str | bytes) -> Manifest:
         """Parse ``manifest.json``.
 
         Raises
@@ -100,11 +108,20 @@ class Manifest:
                     f"{SCHEMA_VERSION}: export it again with this version of rwcnet"
                 )
             stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
-            return cls(stages=stages, **fields)
-        except (ValueError, KeyError, TypeError) as error:
+            manifest = cls(stages=stages, **fields)
+            manifest.files.items()
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BundleError(
                 f"{MANIFEST} cannot be read ({error}): export the bundle again"
             ) from error
+        for field, wanted in _UNDERSTOOD.items():
+            found = getattr(manifest, field)
+            if found != wanted:
+                raise BundleError(
+                    f"the bundle's {field} is {found!r}, this runtime knows only {wanted!r}: "
+                    "export it again with this version of rwcnet"
+                )
+        return manifest
 
 
 def sha256(path: Path) -> str:
@@ -146,7 +163,7 @@ class Bundle:
             raise BundleError(
                 f"no bundle in {folder}: there is no {MANIFEST}; rwcnet-export writes one"
             )
-        manifest = Manifest.from_json(path.read_text())
+        manifest = Manifest.from_json(path.read_bytes())
         for name, expected in manifest.files.items():
             file = folder / name
             if not file.is_file():
@@ -178,9 +195,18 @@ class Bundle:
                 f"this bundle holds no {engine} stages, only {', '.join(self.engines)}: choose one "
                 "of these with --engine"
             )
-        name = f"{engine}/stage{index + 1}.onnx"
+        return self.graph_path(f"{engine}/stage{index + 1}.onnx")
+
+    def graph_path(self, name: str) -> Path:
+        """Return a graph by its path in the folder; only checked files are given out.
+
+        Raises
+        ------
+        BundleError
+            If the manifest does not list it.
+        """
         if name not in self.manifest.files:
             raise BundleError(
-                f"the bundle in {self.folder} has no {name}: export that stage into it"
+                f"the bundle in {self.folder} has no {name}: export all stages into it"
             )
         return self.folder / name

@@ -38,9 +38,9 @@ class Cascade:
         self.entries = bundle.manifest.stages
         self._stages = [Session(bundle.stage_path(n, engine)) for n in range(len(self.entries))]
         self._enter = [
-            Session(bundle.folder / f"enter{n + 1}.onnx") for n in range(1, len(self.entries))
+            Session(bundle.graph_path(f"enter{n + 1}.onnx")) for n in range(1, len(self.entries))
         ]
-        self._compose = Session(bundle.folder / "compose.onnx")
+        self._compose = Session(bundle.graph_path("compose.onnx"))
 
     def run(
         self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None

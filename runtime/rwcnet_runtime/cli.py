@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 
 from rwcnet_runtime.errors import RwcnetError
-from rwcnet_runtime.registration import Registration, register
+from rwcnet_runtime.registration import Registration, check_output, register
 
 infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -39,13 +39,12 @@ def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -
     """
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
-        tasks: dict[str, int] = {}
+        tasks: dict[str, TaskID] = {}
 
         def show(part: str, share: float) -> None:
-            task = tasks.setdefault(
-                part, bars.add_task(part, total=1.0) if part not in tasks else 0
-            )
-            bars.update(task, completed=share)  # type: ignore[arg-type]
+            if part not in tasks:
+                tasks[part] = bars.add_task(part, total=1.0)
+            bars.update(tasks[part], completed=share)
 
         return register(fixed, moving, progress=show, **options)  # type: ignore[arg-type]
 
@@ -89,6 +88,7 @@ def infer(
 ) -> None:
     """Align MOVING with FIXED: writes the warped image, the displacement field and a report."""
     with _one_sentence_errors():
+        check_output(output, fixed, moving)
         registration = run_with_progress(
             fixed, moving, engine=engine, initial_transform=initial_transform, bundle=bundle
         )
@@ -111,7 +111,11 @@ def demo(
         outcome = demonstration.run(output, run_with_progress)
         typer.echo(describe(outcome.registration))
     typer.echo(
-        f"error to the known displacement inside the head: {outcome.error_before_mm:.2f} mm "
+        f"known displacement inside the head: mean {outcome.error_before_mm:.2f} mm, largest "
+        f"{outcome.largest_mm:.2f} mm"
+    )
+    typer.echo(
+        f"error to it: {outcome.error_before_mm:.2f} mm "
         f"before, {outcome.error_after_mm:.2f} mm after ({outcome.reduction_percent:.0f} % less)"
     )
     typer.echo(f"wrote {outcome.picture}")

@@ -1,4 +1,4 @@
-"""How alike two images are, and how well-behaved a displacement is."""
+"""How alike two images are."""
 
 from __future__ import annotations
 

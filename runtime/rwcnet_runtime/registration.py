@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import platform
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime import backend
 from rwcnet_runtime.bundle import Bundle
-from rwcnet_runtime.cascade import Cascade
+from rwcnet_runtime.cascade import Cascade, Progress
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.geometry import jacobian_determinant
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
@@ -26,7 +27,8 @@ from rwcnet_runtime.metrics import correlation, mutual_information
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.volumes import Volume, read_volume, write_displacement, write_volume
 
-Progress = Callable[[str, float], None]
+WARPED, DISPLACEMENT, REPORT = "warped.nii.gz", "displacement.nii.gz", "registration.json"
+OUTPUTS = (WARPED, DISPLACEMENT, REPORT)
 
 _LIBRARIES = ("numpy", "nibabel", "onnxruntime", "SimpleITK")
 
@@ -56,7 +58,7 @@ class Registration:
     displacement_mm: NDArray[np.float32]
     report: dict[str, Any]
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, folder: str | Path) -> list[Path]:
         """Write ``warped.nii.gz``, ``displacement.nii.gz`` and ``registration.json``.
 
         Parameters
@@ -67,23 +69,27 @@ class Registration:
         Raises
         ------
         InputError
-            If the folder cannot be written to.
+            If the folder cannot be written to, or holds an input that would be replaced.
         """
-        paths = [folder / name for name in ("warped.nii.gz", "displacement.nii.gz")]
-        report = folder / "registration.json"
+        folder = Path(folder)
+        check_output(folder, self.fixed.path, self.moving.path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_volume(paths[0], self.warped, self.fixed)
-            write_displacement(paths[1], self.displacement_mm, self.fixed)
-            # Last, and whole or not at all: a folder with a report has its images too.
-            temporary = report.with_suffix(".tmp")
-            temporary.write_text(json.dumps(self.report, indent=2) + "\n")
-            temporary.replace(report)
+            with tempfile.TemporaryDirectory(prefix=".rwcnet-", dir=folder) as name:
+                written = Path(name)
+                write_volume(written / WARPED, self.warped, self.fixed)
+                write_displacement(written / DISPLACEMENT, self.displacement_mm, self.fixed)
+                (written / REPORT).write_text(json.dumps(self.report, indent=2) + "\n")
+                # An old report goes first and the new one comes last: where there is a report,
+                # it is about the images beside it.
+                (folder / REPORT).unlink(missing_ok=True)
+                for file in OUTPUTS:
+                    (written / file).replace(folder / file)
         except OSError as error:
             raise InputError(
                 f"cannot write to {folder} ({error.strerror or error}): choose another with -o"
             ) from error
-        return [*paths, report]
+        return [folder / file for file in OUTPUTS]
 
 
 class _Stopwatch:
@@ -95,6 +101,22 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.seconds[part] = time.perf_counter() - start
+
+
+def check_output(folder: Path, *inputs: Path) -> None:
+    """Refuse a folder that results cannot go to; better before the work than after it.
+
+    Raises
+    ------
+    InputError
+        If it is a file, or one of the inputs would be replaced by a result.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file where a folder is needed: choose another with -o")
+    results = {(folder / file).resolve() for file in OUTPUTS}
+    for path in inputs:
+        if path.resolve() in results:
+            raise InputError(f"{path} would be replaced by a result: choose another folder with -o")
 
 
 def _normalised(volume: Volume) -> NDArray[np.float32]:

@@ -3,6 +3,7 @@
 In memory an image lies on the axes closest to RAS+; files keep the axes they came with.
 """
 
+import itertools
 import os
 import zlib
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 from nibabel.filebasedimages import ImageFileError
+from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -22,7 +24,17 @@ from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 _RAS = io_orientation(np.eye(4))
 _SCANNER_COORDINATES = 1  # NIfTI code of what an affine leads to
 # What nibabel raises for a file that is not NIfTI or is damaged.
-_UNREADABLE = (ImageFileError, HeaderDataError, OSError, EOFError, zlib.error)
+_UNREADABLE = (
+    ImageFileError,
+    HeaderDataError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    OverflowError,
+    MemoryError,
+)
+_SAME_PLACE_MM = 0.05
 
 
 # eq=False: arrays have no single truth value, so a generated __eq__ would raise.
@@ -70,13 +82,15 @@ def read_volume(path: Path) -> Volume:
     ------
     InputError
         If the file is missing or unreadable, is not one real-valued 3-D volume, holds NaN or
-        infinite voxels or a single intensity, or has no invertible affine.
+        infinite voxels or a single intensity, has no invertible affine, or a header from which
+        nibabel and ITK would read different places.
     """
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {found}; give the path of a NIfTI volume (.nii or .nii.gz).")
     try:
-        image = nib.load(path, mmap=False)
+        with LoggingOutputSuppressor():  # what is wrong is said once, below
+            image = nib.load(path, mmap=False)
     except _UNREADABLE as error:
         raise _not_nifti(path) from error
     if not isinstance(image, nib.Nifti1Image):
@@ -87,6 +101,7 @@ def read_volume(path: Path) -> Volume:
             f"{path} holds {image.get_data_dtype()} voxels where real numbers are needed; "
             "extract one channel first."
         )
+    _check_place(path, image.header, shape)
     affine = image.affine.astype(np.float64)
     edges = affine[:3, :3]
     # Relative to a box of the same edges, so that small voxels are not taken for flat ones.
@@ -97,7 +112,10 @@ def read_volume(path: Path) -> Volume:
             "repair the sform or qform of its header."
         )
     try:
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
+        with (
+            np.errstate(over="ignore"),
+            LoggingOutputSuppressor(),
+        ):  # float64 beyond float32 becomes infinite, caught below
             data = image.get_fdata(dtype=np.float32).reshape(shape)
     except _UNREADABLE as error:
         raise _not_nifti(path) from error
@@ -170,6 +188,40 @@ def _shape_of_one_volume(path: Path, shape: tuple[int, ...]) -> tuple[int, int, 
         f"{path} has shape {shape} where one 3-D volume of at least two voxels along each axis is "
         "needed; extract or convert one volume first."
     )
+
+
+def _check_place(path: Path, header: Any, shape: tuple[int, int, int]) -> None:
+    """Refuse headers that readers disagree on: a displacement field would mean two things."""
+    sform, sform_code = header.get_sform(coded=True)
+    try:
+        qform, qform_code = header.get_qform(coded=True)
+    except (ValueError, HeaderDataError) as error:
+        raise InputError(
+            f"{path} has a qform that is no rotation; repair its header, or set the qform to the "
+            "sform."
+        ) from error
+    if not sform_code and not qform_code:
+        raise InputError(
+            f"{path} does not say where its voxels lie (sform and qform code are 0), which readers "
+            "guess differently; set its sform first."
+        )
+    # A qform cannot say what a sheared sform says; that is known, see `write_displacement`.
+    if sform_code and qform_code and not _is_sheared(sform):
+        corners = np.array(list(itertools.product(*((0, n - 1) for n in shape))))
+        apart = ImageGrid(shape, sform).world_from_voxel(corners) - ImageGrid(
+            shape, qform
+        ).world_from_voxel(corners)
+        largest = np.linalg.norm(apart, axis=1).max()
+        if largest > _SAME_PLACE_MM:
+            raise InputError(
+                f"{path} has a qform and an sform that differ by {largest:.2g} mm, and readers "
+                "choose differently; set one to the other first."
+            )
+
+
+def _is_sheared(affine: NDArray[np.floating]) -> bool:
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3)
 
 
 def _check_intensities(path: Path, data: NDArray[np.float32]) -> None:

@@ -55,9 +55,9 @@ def test_another_schema_version_is_refused_with_advice(copy):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"schema_version": 1}'])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff\xfe"])
 def test_a_manifest_that_is_none_is_refused(copy, text):
-    (copy / MANIFEST).write_text(text)
+    (copy / MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match=MANIFEST):
         Bundle.open(copy)
 
@@ -70,3 +70,20 @@ def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
 def test_a_precision_that_is_not_there_is_named():
     with pytest.raises(BackendError, match="int8"):
         Bundle.open().stage_path(0, "int8")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("intensity", "min-max"), ("working_spacing_mm", 2.0), ("op_version", 2)],
+)
+def test_what_this_runtime_does_not_do_is_refused(copy, field, value):
+    fields = json.loads((copy / MANIFEST).read_text())
+    (copy / MANIFEST).write_text(json.dumps(fields | {field: value}))
+    with pytest.raises(BundleError, match=field):
+        Bundle.open(copy)
+
+
+def test_a_graph_the_manifest_does_not_list_is_not_given_out(copy):
+    (copy / "other.onnx").write_bytes(b"x")
+    with pytest.raises(BundleError, match=r"other\.onnx"):
+        Bundle.open(copy).graph_path("other.onnx")

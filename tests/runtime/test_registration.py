@@ -146,3 +146,25 @@ def test_a_second_pair_of_another_size_works(brain, tmp_path):
     small = nib.Nifti1Image(np.asarray(brain.dataobj)[20:55, 20:63, 20:51], brain.affine)
     found = register(save(small, tmp_path / "a.nii"), save(small, tmp_path / "b.nii", "LPS"))
     assert found.warped.shape == read_volume(tmp_path / "a.nii").grid.shape == (35, 43, 31)
+
+
+def test_a_result_never_replaces_an_input(brain, tmp_path):
+    warped = save(brain, tmp_path / "warped.nii.gz")
+    found = register(warped, warped)
+    before = warped.read_bytes()
+    with pytest.raises(InputError, match="would be replaced"):
+        found.save(tmp_path)
+    assert warped.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["warped.nii.gz"]
+
+
+def test_a_failure_while_saving_leaves_what_was_there(registration, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "registration.json").write_text("old")
+    monkeypatch.setattr("rwcnet_runtime.registration.write_displacement", fail)
+    with pytest.raises(InputError, match="No space left"):
+        registration.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["registration.json"]
+    assert (tmp_path / "registration.json").read_text() == "old"

@@ -193,3 +193,21 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(volume, monkeyp
         write_volume(volume.path, volume.data, volume)
     assert volume.path.read_bytes() == before
     assert list(volume.path.parent.iterdir()) == [volume.path]
+
+
+def test_two_places_in_one_header_are_refused(tmp_path):
+    image = nib.Nifti1Image(np.random.default_rng(0).random((5, 6, 7), np.float32), np.eye(4))
+    elsewhere = np.eye(4)
+    elsewhere[0, 3] = 10
+    image.set_sform(np.eye(4), code=2)
+    image.set_qform(elsewhere, code=1)
+    nib.save(image, tmp_path / "two.nii")
+    with pytest.raises(InputError, match="differ by 10 mm"):
+        read_volume(tmp_path / "two.nii")
+
+
+def test_a_header_that_says_no_place_is_refused(tmp_path):
+    image = nib.Nifti1Image(np.random.default_rng(0).random((5, 6, 7), np.float32), None)
+    nib.save(image, tmp_path / "nowhere.nii")
+    with pytest.raises(InputError, match="does not say where"):
+        read_volume(tmp_path / "nowhere.nii")
