@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,16 +47,34 @@ class LabelMap:
     brain: Tensor
     centre: tuple[float, float, float]
 
+    def to(self, device: torch.device) -> LabelMap:
+        """Return the head on a device; pairs are drawn where their heads and generator are."""
+        return replace(
+            self,
+            labels=self.labels.to(device),
+            classes=self.classes.to(device),
+            brain=self.brain.to(device),
+        )
+
 
 def read_label_maps(folder: Path) -> list[LabelMap]:
-    """Read SynthSeg's training label maps (``seg_*.nii.gz`` and ``generation_labels.npy``)."""
+    """Read SynthSeg's training label maps (``seg_*.nii.gz`` and ``generation_labels.npy``).
+
+    Raises
+    ------
+    FileNotFoundError
+        If the folder holds none.
+    """
+    paths = sorted(folder.glob("seg_*.nii.gz"))
+    if not paths:
+        raise FileNotFoundError(f"{folder} holds no label maps seg_*.nii.gz")
     known = [int(n) for n in np.load(folder / "generation_labels.npy")]
     index = {label: n for n, label in enumerate(known)}
     tissues = sorted({_LEFT_FROM_RIGHT.get(label, label) for label in known})
     classes = torch.tensor([tissues.index(_LEFT_FROM_RIGHT.get(label, label)) for label in known])
     brain = torch.tensor([0 < label < _OUTSIDE_BRAIN for label in known])
     maps = []
-    for path in sorted(folder.glob("seg_*.nii.gz")):
+    for path in paths:
         values = read_volume(path).data.astype(np.int64)
         lookup = torch.zeros(int(values.max()) + 1, dtype=torch.int64)
         for label, n in index.items():

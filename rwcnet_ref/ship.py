@@ -13,6 +13,7 @@ import torch
 from rwcnet_ref.checkpoint import save_weights, shipped
 from rwcnet_ref.config import PRESETS
 from rwcnet_ref.model import Cascade
+from rwcnet_ref.train import SCHEDULES
 
 ABOUT = {
     "licence": "MIT",
@@ -28,8 +29,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path, help="default: where the package looks")
     options = parser.parse_args()
     cascade = Cascade(PRESETS[options.preset])
-    last = options.run / f"stage{len(cascade.config.stages)}.ckpt"
-    cascade.load_state_dict(torch.load(last, weights_only=True)["model"])
+    stages = len(cascade.config.stages)
+    last = options.run / f"stage{stages}.ckpt"
+    if not last.is_file():
+        parser.error(f"there is no {last}: train all {stages} stages first")
+    state = torch.load(last, weights_only=True, map_location="cpu")
+    if state["step"] < SCHEDULES[stages].steps:
+        parser.error(f"{last} stopped at step {state['step']}: train it to the end first")
+    cascade.load_state_dict(state["model"])
     save_weights(cascade, options.output or shipped(options.preset), **ABOUT)
 
 

@@ -197,7 +197,7 @@ class Training:
     plan
         How.
     maps
-        Heads, the held-out ones included.
+        Heads, the held-out ones included, on the device of the model.
     folder
         Where checkpoints and metrics go.
     """
@@ -215,9 +215,10 @@ class Training:
         for parameter in self.stage.parameters():
             parameter.requires_grad_(True)
         self.optimiser = torch.optim.AdamW(self.stage.parameters(), lr=plan.learning_rate)
-        self.random = torch.Generator().manual_seed(index)
+        self.device = next(cascade.parameters()).device
+        self.random = torch.Generator(self.device).manual_seed(index)
         self.step = 0
-        unseen = torch.Generator().manual_seed(1000)
+        unseen = torch.Generator(self.device).manual_seed(1000)
         source = self._source(1.0, held_out)
         self.validation = [source.draw(unseen) for _ in range(VALIDATION_PAIRS)]
 
@@ -267,10 +268,10 @@ class Training:
     def resume(self) -> None:
         """Go on where the checkpoint stopped, if there is one."""
         if self.checkpoint.is_file():
-            state = torch.load(self.checkpoint, weights_only=True)
+            state = torch.load(self.checkpoint, weights_only=True, map_location=self.device)
             self.cascade.load_state_dict(state["model"])
             self.optimiser.load_state_dict(state["optimiser"])
-            self.random.set_state(state["random"])
+            self.random.set_state(state["random"].cpu())
             self.step = state["step"]
 
     def run(self, every: int = 100) -> None:
@@ -279,7 +280,7 @@ class Training:
         while self.step < plan.steps:
             share = self.step / plan.steps
             source, batch = self._source(share, self.heads), plan.batch
-            if torch.rand((), generator=self.random) < plan.small:
+            if torch.rand((), generator=self.random, device=self.device) < plan.small:
                 source, batch = replace(source, size=(plan.size // 2,) * 3), 2 * batch
             rate = min(1.0, (self.step + 1) / 100) * (1 + math.cos(math.pi * share)) / 2
             for group in self.optimiser.param_groups:
@@ -287,7 +288,7 @@ class Training:
             self.cascade.eval()
             _training_mode(self.stage, averages=share < plan.frozen_averages)
             pairs = [source.draw(self.random) for _ in range(batch)]
-            with torch.autocast("cpu", torch.bfloat16):
+            with torch.autocast(self.device.type, torch.bfloat16):
                 loss = loss_of(
                     self.cascade,
                     self.index,
@@ -326,20 +327,26 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of SynthSeg's label maps")
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--start", type=Path, help="checkpoint of this stage to train on from")
+    parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.stage)
     cascade, index = Cascade(PRESETS[options.preset]), options.stage - 1
     if options.start:
-        cascade.load_state_dict(torch.load(options.start, weights_only=True)["model"])
+        cascade.load_state_dict(
+            torch.load(options.start, weights_only=True, map_location="cpu")["model"]
+        )
     elif index:
-        below = torch.load(options.output / f"stage{index}.ckpt", weights_only=True)
+        below = torch.load(
+            options.output / f"stage{index}.ckpt", weights_only=True, map_location="cpu"
+        )
         cascade.load_state_dict(below["model"])
         learned, start = (cascade.stage(n).state_dict() for n in (index - 1, index))
         if {n: x.shape for n, x in learned.items()} == {n: x.shape for n, x in start.items()}:
             # What registers at one resolution is a good start at the next.
             cascade.stage(index).load_state_dict(learned)
-    maps = read_label_maps(options.data)
+    cascade.to(options.device)
+    maps = [head.to(options.device) for head in read_label_maps(options.data)]
     training = Training(cascade, index, SCHEDULES[options.stage], maps, options.output)
     training.resume()
     training.run()

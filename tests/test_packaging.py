@@ -1,8 +1,12 @@
+import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -45,3 +49,23 @@ def test_the_installed_runtime_finds_its_bundle_away_from_the_source(wheel, tmp_
         str(tmp_path / "site" / "rwcnet_runtime" / "bundles" / "base"),
         "base",
     ]
+
+
+@pytest.mark.slow
+def test_the_wheel_alone_registers_in_an_environment_without_torch(wheel, tmp_path):
+    """Needs the package index: what a user without any extra gets."""
+    venv.create(tmp_path / "venv", with_pip=True)
+    scripts = tmp_path / "venv" / ("Scripts" if os.name == "nt" else "bin")
+    subprocess.run([scripts / "pip", "install", "--quiet", wheel], check=True)
+    names = subprocess.run([scripts / "pip", "list"], capture_output=True, text=True, check=True)
+    installed = {line.split()[0].lower() for line in names.stdout.splitlines()[2:]}
+    assert "onnxruntime" in installed
+    assert not installed & {"torch", "onnx", "onnxscript", "safetensors", "scipy", "nilearn"}
+    values = np.random.default_rng(0).random((30, 28, 33), dtype=np.float32)
+    image = nib.Nifti1Image(values, np.eye(4))
+    image.set_sform(np.eye(4), code=1)
+    nib.save(image, tmp_path / "image.nii.gz")
+    infer = [scripts / "rwcnet-infer", "image.nii.gz", "image.nii.gz", "-o", "out"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    subprocess.run(infer, cwd=tmp_path, env=environment, check=True)
+    assert (tmp_path / "out" / "warped.nii.gz").is_file()
