@@ -12,7 +12,7 @@ import csv
 import json
 import platform
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,8 @@ from draw_cases import CASES, DATA
 from numpy.typing import NDArray
 
 from rwcnet_runtime import Mapping, Registration, demo, read_volume, register
+
+Contrast = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 # AFIDs 29 and 30 are defined differently on the two templates.
 _LEFT_OUT = {"29", "30"}
@@ -92,10 +94,15 @@ def measure(path: Path, bundle: Path | None) -> Iterator[dict[str, Any]]:
         yield figures | {"report": report}
 
 
-def measure_demo(bundle: Path | None) -> dict[str, float]:
-    """Run the demo and return its figures."""
+def invert(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Make dark tissue bright and bright tissue dark, as between T1 and T2."""
+    return np.float32(1.1) - image
+
+
+def measure_demo(bundle: Path | None, contrast: Contrast) -> dict[str, float]:
+    """Run the demo with a change of contrast and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
-        outcome = demo.run(Path(folder), partial(register, bundle=bundle))
+        outcome = demo.run(Path(folder), partial(register, bundle=bundle), contrast)
     report = outcome.registration.report
     return {
         "error_mm_before": outcome.error_before_mm,
@@ -112,8 +119,11 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--bundle", type=Path)
     options = parser.parse_args()
-    results: dict[str, Any] = {"demo": measure_demo(options.bundle)}
-    print("demo", results["demo"])
+    results: dict[str, Any] = {
+        "demo": measure_demo(options.bundle, demo.darken),
+        "demo_inverted": measure_demo(options.bundle, invert),
+    }
+    print(results)
     environment: dict[str, Any] = {"processor": platform.processor() or platform.machine()}
     for path in sorted(CASES.glob("*.csv")):
         cases = list(measure(path, options.bundle))

@@ -101,7 +101,16 @@ def random_diffeomorphism(
     return flow
 
 
-def run(folder: Path, register: Callable[[Path, Path], Registration]) -> Demonstration:
+def darken(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Change the contrast of an image within 0..1: dark tissue becomes much darker."""
+    return image**2
+
+
+def run(
+    folder: Path,
+    register: Callable[[Path, Path], Registration],
+    contrast: Callable[[NDArray[np.float32]], NDArray[np.float32]] = darken,
+) -> Demonstration:
     """Deform the template, register, compare with the known displacement, draw.
 
     Parameters
@@ -110,6 +119,8 @@ def run(folder: Path, register: Callable[[Path, Path], Registration]) -> Demonst
         For the two images, the results and ``demo.png``; made if it is not there.
     register
         Called with the paths of the fixed and the moving image.
+    contrast
+        Changes the deformed image's intensities within 0..1; outside the head it is black anyway.
 
     Raises
     ------
@@ -141,9 +152,8 @@ def run(folder: Path, register: Callable[[Path, Path], Registration]) -> Demonst
     plain = ImageGrid(shape, np.eye(4))
     deformed = Mapping(plain, plain, flow_vox=flow).resample(template.data)
     head = deformed > 0.1 * deformed.max()
-    # Another contrast: dark becomes bright inside the head, as between T1 and T2.
-    top = deformed.max()
-    write_volume(fixed_path, np.where(head, 1.1 * top - deformed, 0).astype(np.float32), template)
+    recoloured = np.where(head, contrast(deformed / deformed.max()), 0).astype(np.float32)
+    write_volume(fixed_path, recoloured, template)
     registration = register(fixed_path, moving_path)
     registration.save(folder)
     found = registration.mapping.flow_vox
