@@ -38,15 +38,16 @@ def copy_bundle(source: Path, target: Path, cascade: Cascade) -> None:
     Raises
     ------
     InputError
-        If it was made from other weights: the manifest speaks for all its stages.
+        If it was made from other weights or sizes: the manifest speaks for all its stages.
     BundleError
         If it is damaged.
     """
     bundle = Bundle.open(source)
-    if bundle.manifest.weights["sha256"] != weights_sha256(cascade):
+    same_weights = bundle.manifest.weights["sha256"] == weights_sha256(cascade)
+    if not same_weights or bundle.manifest.stages != _entries(cascade.config):
         raise InputError(
-            f"{source} was made from other weights than this stage: export all stages, or choose "
-            "another folder with -o"
+            f"{source} was made from other weights or sizes than this stage: export all stages, or "
+            "choose another folder with -o"
         )
     for name in (*bundle.manifest.files, MANIFEST):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
