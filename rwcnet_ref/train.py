@@ -326,17 +326,12 @@ def main() -> None:
     parser.add_argument("--stage", type=int, required=True, choices=sorted(SCHEDULES))
     parser.add_argument("--data", type=Path, required=True, help="folder of SynthSeg's label maps")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--start", type=Path, help="checkpoint of this stage to train on from")
     parser.add_argument("--device", type=torch.device, default="cpu", help="cpu or cuda")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.stage)
     cascade, index = Cascade(PRESETS[options.preset]), options.stage - 1
-    if options.start:
-        cascade.load_state_dict(
-            torch.load(options.start, weights_only=True, map_location="cpu")["model"]
-        )
-    elif index:
+    if index:
         below = torch.load(
             options.output / f"stage{index}.ckpt", weights_only=True, map_location="cpu"
         )
