@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ class StageConfig:
         Largest edge of a patch in voxels of this stage, halo included; None runs the image whole.
     halo
         Voxels a patch reads beyond the part of the flow it answers for.
+    parts
+        Patches along each axis where no `patch` edge is given: 1 runs the image whole.
+    correlate
+        Whether features are correlated. False stacks them instead, for ablation (Sivan 2022,
+        table 3.3).
+    velocity
+        Whether what the stage finds is a stationary velocity, integrated by scaling and squaring
+        into its flow.
     """
 
     resolution: int
@@ -43,11 +52,14 @@ class StageConfig:
     hidden: int
     patch: int | None = None
     halo: int = 0
+    parts: int = 1
+    correlate: bool = True
+    velocity: bool = False
 
     def __post_init__(self) -> None:
         if self.resolution < 1 or self.resolution & (self.resolution - 1):
             raise ValueError(f"resolution is {self.resolution}; it must be a power of two")
-        for name in ("steps", "radius", "features", "projected", "encoder", "hidden"):
+        for name in ("steps", "radius", "features", "projected", "encoder", "hidden", "parts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.motion <= 3:
@@ -70,10 +82,14 @@ class ModelConfig:
         Preset name, lower case.
     stages
         From the coarsest to the finest; each works at twice the resolution of the one before.
+    published
+        Whether the network and the chain of stages are the published ones, peculiarities included
+        (`rwcnet_ref.published`), instead of this toolkit's (`rwcnet_ref.model`).
     """
 
     name: str
     stages: tuple[StageConfig, ...]
+    published: bool = False
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -88,10 +104,31 @@ class ModelConfig:
     @property
     def multiple(self) -> int:
         """Image sizes must be multiples of this, in voxels."""
-        return self.stages[0].resolution
+        # The published encoders halve three times, in every patch.
+        halved = _PUBLISHED_HALVING if self.published else 1
+        return max(halved * stage.resolution * stage.parts for stage in self.stages)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, for JSON; `from_dict` takes them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> ModelConfig:
+        """Build a model's sizes from what `to_dict` returned.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If a name is unknown or missing, or a number impossible.
+        """
+        stages = tuple(StageConfig(**stage) for stage in values["stages"])
+        return cls(**{**values, "stages": stages})
 
 
-_HALF_AND_QUARTER = {
+_PUBLISHED_HALVING = 8
+
+
+_HALF_AND_QUARTER: dict[str, Any] = {
     "radius": 2,
     "features": 8,
     "projected": 8,
@@ -141,4 +178,22 @@ TINY = ModelConfig(
     ),
 )
 
-PRESETS = {config.name: config for config in (BASE, TINY)}
+_PUBLISHED: dict[str, Any] = {
+    "features": 16,
+    "projected": 8,
+    "encoder": 8,
+    "motion": 16,
+    "hidden": 64,
+}
+
+THESIS = ModelConfig(
+    name="thesis",
+    stages=(
+        StageConfig(4, steps=12, radius=3, **_PUBLISHED),
+        StageConfig(2, steps=12, radius=3, parts=2, **_PUBLISHED),
+        StageConfig(1, steps=4, radius=2, parts=2, **_PUBLISHED),
+    ),
+    published=True,
+)
+
+PRESETS = {config.name: config for config in (BASE, THESIS, TINY)}

@@ -58,6 +58,22 @@ def local_correlation(
     return F.conv3d(cost, weight.reshape(len(weight), n**3, 1, 1, 1), bias)
 
 
+class StackedFeatures(nn.Module):
+    """In place of a correlation: both feature maps beside each other, projected voxel by voxel.
+
+    The ablation "no correlation" of Sivan 2022, table 3.3.
+    """
+
+    def __init__(self, features: int, projected: int) -> None:
+        super().__init__()
+        self.projection = nn.Conv3d(2 * features, projected, 1)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """(b, c, i, j, k) twice to (b, o, i, j, k)."""
+        stacked: Tensor = self.projection(torch.cat([fixed, moving], dim=1))
+        return stacked
+
+
 class LocalCorrelation(nn.Module):
     """`local_correlation` with its own projection weights.
 

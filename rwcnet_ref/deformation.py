@@ -8,11 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rwcnet_ref.grid import Warp, compose, identity
+from rwcnet_ref.grid import Warp, exponential, identity
 
 Size = tuple[int, int, int]
-
-_SQUARINGS = 6
 
 
 def smooth_noise(size: Size, channels: int, spacing: float, random: torch.Generator) -> Tensor:
@@ -37,18 +35,6 @@ def smooth_noise(size: Size, channels: int, spacing: float, random: torch.Genera
     )
     cut: Tensor = noise[:, :, i, j, k]
     return cut
-
-
-def exponential(velocity: Tensor) -> Tensor:
-    """Integrate a stationary velocity (b, 3, i, j, k) in voxels by scaling and squaring.
-
-    Arsigny et al. 2006; 2^6 steps, border values outside the grid.
-    """
-    warp = Warp()
-    flow: Tensor = velocity / 2**_SQUARINGS
-    for _ in range(_SQUARINGS):
-        flow = compose(warp, flow, flow)
-    return flow
 
 
 def random_affine(random: torch.Generator, strength: float) -> Tensor:
@@ -95,7 +81,7 @@ def random_flow(
     small = (grid[0], grid[1], grid[2])
     velocity = smooth_noise(small, 3, spacing / coarse, random)
     velocity = velocity + smooth_noise(small, 3, spacing / coarse / 2, random) / 3
-    flow = exponential(velocity * (amplitude / coarse)) * coarse
+    flow = exponential(Warp(), velocity * (amplitude / coarse)) * coarse
     if coarse > 1:
         flow = F.interpolate(flow, size=size, mode="trilinear", align_corners=False)
     shift = (torch.rand(3, generator=random, device=random.device) * 2 - 1) * amplitude * affine

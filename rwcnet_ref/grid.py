@@ -10,11 +10,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_SQUARINGS = 6
+
 
 def identity(flow: Tensor) -> Tensor:
     """Return the voxel indices of a flow's grid, shape (1, 3, i, j, k), in its dtype and device."""
     axes = [torch.arange(n, dtype=flow.dtype, device=flow.device) for n in flow.shape[2:]]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
+
+
+def sample(image: Tensor, points: Tensor) -> Tensor:
+    """Sample an image at points, trilinearly, with zeros outside the image.
+
+    Parameters
+    ----------
+    image
+        (b, c, i, j, k), floating.
+    points
+        (b, 3, x, y, z), voxel indices of the image, of any grid. Taken in float32 whatever the
+        image is: in half precision a coordinate near 200 is only good to a tenth of a voxel.
+
+    Returns
+    -------
+    Tensor
+        (b, c, x, y, z), dtype of the image.
+    """
+    # grid_sample wants the last axis first, and -1..1 between the centres of the end voxels.
+    last = torch.tensor(image.shape[2:], device=points.device).view(1, 3, 1, 1, 1) - 1
+    scaled = (2 * points.float() / last.clamp(min=1) - 1).flip(1).permute(0, 2, 3, 4, 1)
+    sampled = F.grid_sample(image.float(), scaled, padding_mode="zeros", align_corners=True)
+    return sampled.to(image.dtype)
 
 
 class Warp(nn.Module):
@@ -31,8 +56,7 @@ class Warp(nn.Module):
         image
             (b, c, i, j, k), floating.
         flow
-            (b, 3, i, j, k) in voxels. Taken in float32 whatever the image is: in half precision a
-            coordinate near 200 is only good to a tenth of a voxel.
+            (b, 3, i, j, k) in voxels.
 
         Returns
         -------
@@ -44,12 +68,7 @@ class Warp(nn.Module):
                 f"image {tuple(image.shape)} and flow {tuple(flow.shape)} differ in grid"
             )
         flow = flow.float()
-        points = identity(flow) + flow
-        # grid_sample wants the last axis first, and -1..1 between the centres of the end voxels.
-        last = torch.tensor(flow.shape[2:], device=flow.device).view(1, 3, 1, 1, 1) - 1
-        points = (2 * points / last.clamp(min=1) - 1).flip(1).permute(0, 2, 3, 4, 1)
-        warped = F.grid_sample(image.float(), points, padding_mode="zeros", align_corners=True)
-        return warped.to(image.dtype)
+        return sample(image, identity(flow) + flow)
 
 
 def clamp_to_grid(flow: Tensor) -> Tensor:
@@ -67,6 +86,17 @@ def compose(warp: nn.Module, step: Tensor, below: Tensor) -> Tensor:
     """
     moved: Tensor = warp(below, clamp_to_grid(step))
     return step + moved
+
+
+def exponential(warp: nn.Module, velocity: Tensor) -> Tensor:
+    """Integrate a stationary velocity (b, 3, i, j, k) in voxels by scaling and squaring.
+
+    Arsigny et al. 2006; 2^6 steps, border values outside the grid.
+    """
+    flow: Tensor = velocity / 2**_SQUARINGS
+    for _ in range(_SQUARINGS):
+        flow = compose(warp, flow, flow)
+    return flow
 
 
 def downsample(image: Tensor, factor: int) -> Tensor:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor, nn
 
 from rwcnet_ref.config import ModelConfig, StageConfig
-from rwcnet_ref.correlation import LocalCorrelation
+from rwcnet_ref.correlation import LocalCorrelation, StackedFeatures
 from rwcnet_ref.encoder import ContextEncoder, FeatureEncoder
-from rwcnet_ref.grid import Warp, compose, downsample, upsample
-from rwcnet_ref.patches import in_patches
+from rwcnet_ref.grid import Warp, compose, downsample, exponential, upsample
+from rwcnet_ref.patches import Patch, in_patches, lay_out
 from rwcnet_ref.update import ConvGRU, FlowHead, MotionEncoder
 
 
@@ -36,7 +37,11 @@ class Stage(nn.Module):
             if hidden_below == config.hidden
             else nn.Conv3d(hidden_below, config.hidden, 1)
         )
-        self.correlation = LocalCorrelation(config.projected, config.radius)
+        self.correlation = (
+            LocalCorrelation(config.projected, config.radius)
+            if config.correlate
+            else StackedFeatures(config.features, config.projected)
+        )
         self.motion = MotionEncoder(config.projected, config.motion)
         self.gru = ConvGRU(config.hidden, config.motion + config.features)
         self.head = FlowHead(config.hidden)
@@ -60,7 +65,8 @@ class Stage(nn.Module):
         Returns
         -------
         flows
-            A tensor (b, 3, i, j, k) float32 a step: this stage's own flow in its voxels.
+            A tensor (b, 3, i, j, k) float32 a step: this stage's own flow in its voxels, or the
+            velocity that `Cascade.integrate` makes it from.
         hidden
             (b, hidden, i, j, k), the state after the last step.
         """
@@ -77,7 +83,7 @@ class Stage(nn.Module):
             flow = flow.detach()
             if step:
                 # Always from the originals by the whole flow: warping a warped map blurs it.
-                warped = self.warp(moving_features, flow)
+                warped = self.warp(moving_features, integrate(self.warp, flow, self.config))
             motion = self.motion(self.correlation(fixed_features, warped), flow)
             hidden = self.gru(hidden, torch.cat([motion, warped], dim=1))
             flow = flow + self.head(hidden).float()
@@ -90,8 +96,16 @@ class Stage(nn.Module):
         return flows[-1], hidden
 
 
+def integrate(warp: nn.Module, found: Tensor, config: StageConfig) -> Tensor:
+    """Return the flow of what a stage found: itself, or the exponential of a velocity."""
+    return exponential(warp, found) if config.velocity else found
+
+
 class Cascade(nn.Module):
     """All stages, coarse to fine. Forward keeps no state.
+
+    What another chain of stages does differently (`rwcnet_ref.published`) are the methods `reduce`,
+    `enter` and `compose`, and the stage's class.
 
     Parameters
     ----------
@@ -99,12 +113,15 @@ class Cascade(nn.Module):
         The model's sizes.
     """
 
+    stage_class: type[Stage] = Stage
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
         below = [config.stages[0], *config.stages[:-1]]
         self.stages = nn.ModuleList(
-            Stage(stage, under.hidden) for stage, under in zip(config.stages, below, strict=True)
+            self.stage_class(stage, under.hidden)
+            for stage, under in zip(config.stages, below, strict=True)
         )
         self.warp = Warp()
 
@@ -113,6 +130,10 @@ class Cascade(nn.Module):
         stage = self.stages[index]
         assert isinstance(stage, Stage)
         return stage
+
+    def reduce(self, image: Tensor, factor: int) -> Tensor:
+        """Bring an image (b, c, i, j, k) to a coarser grid; axes are multiples of the factor."""
+        return downsample(image, factor)
 
     def enter(
         self, moving: Tensor, below: tuple[Tensor, Tensor] | None, index: int
@@ -141,41 +162,72 @@ class Cascade(nn.Module):
         # A 1x1x1 convolution and an interpolation commute: the small grid is the cheaper place.
         return self.warp(moving, flow), flow, upsample(self.stage(index).inherit(below[1]))
 
-    def totals(self, fixed: Tensor, moving: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def compose(self, step: Tensor, below: Tensor) -> Tensor:
+        """Put the flow of a stage on top of the flow below it, both on its grid."""
+        return compose(self.warp, step, below)
+
+    def patches(self, index: int, shape: Sequence[int]) -> list[Patch]:
+        """Return the patches that stage `index` runs a grid (i, j, k) of its own in."""
+        config = self.config.stages[index]
+        return lay_out(shape, patch=config.patch, halo=config.halo, parts=config.parts)
+
+    def totals(
+        self, fixed: Tensor, moving: Tensor, finest: int = -1
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield after each stage the total flow so far and the hidden state, on that stage's grid.
 
         Parameters
         ----------
         fixed, moving
-            (b, 1, i, j, k), one grid, each axis a multiple of `config.multiple`, within 0..1.
+            (b, 1, i, j, k), one grid, within 0..1, at the resolution of the stage `finest`. Each
+            axis is such that the full one is a multiple of `config.multiple`.
+        finest
+            The last stage to run.
         """
+        stages = self.config.stages[: finest % len(self.config.stages) + 1]
+        unit = stages[-1].resolution
+        multiple = self.config.multiple // unit
         if fixed.shape != moving.shape or fixed.ndim != 5 or fixed.shape[1] != 1:
             raise ValueError(
                 f"fixed {tuple(fixed.shape)} and moving {tuple(moving.shape)} must both be "
                 "(b, 1, i, j, k) on one grid"
             )
-        if any(n % self.config.multiple for n in fixed.shape[2:]):
+        if any(n % multiple for n in fixed.shape[2:]):
             raise ValueError(
-                f"size {tuple(fixed.shape[2:])} must be a multiple of {self.config.multiple} on "
+                f"size {tuple(fixed.shape[2:])} must be a multiple of {multiple} on "
                 "every axis; pad the images"
             )
         below: tuple[Tensor, Tensor] | None = None
-        for index, config in enumerate(self.config.stages):
-            still = downsample(fixed, config.resolution)
+        for index, config in enumerate(stages):
+            still = self.reduce(fixed, config.resolution // unit)
             # The whole moving image is warped before patches are cut: a patch may need tissue
             # from outside it.
             warped, flow_below, hidden = self.enter(
-                downsample(moving, config.resolution), below, index
+                self.reduce(moving, config.resolution // unit), below, index
             )
-            stage = self.stage(index)
-            if config.patch is None:
-                flow, hidden = stage(still, warped, hidden)
-            else:
-                flow, hidden = in_patches(
-                    stage, still, warped, hidden, patch=config.patch, halo=config.halo
-                )
-            below = (flow if flow_below is None else compose(self.warp, flow, flow_below), hidden)
+            places = self.patches(index, still.shape[2:])
+            found, hidden = in_patches(self.stage(index), places, still, warped, hidden)
+            flow = integrate(self.warp, found, config)
+            below = (flow if flow_below is None else self.compose(flow, flow_below), hidden)
             yield below
+
+    def entering(
+        self, fixed: Tensor, moving: Tensor, index: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Run the stages below `index`, without gradients, and return what `enter` gives it.
+
+        Parameters
+        ----------
+        fixed, moving
+            As `totals` takes them, at the resolution of stage `index`.
+        index
+            The stage about to run.
+        """
+        below: tuple[Tensor, Tensor] | None = None
+        with torch.no_grad():
+            for total in islice(self.totals(fixed, moving, index), index):
+                below = total
+        return self.enter(moving, below, index)
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """Return the total flow on the full grid, (b, 3, i, j, k) float32 in voxels."""

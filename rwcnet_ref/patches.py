@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Patch:
+    """Slices along (i, j, k): what a patch reads, what it answers for, and that within it."""
+
+    read: tuple[slice, ...]
+    own: tuple[slice, ...]
+    inner: tuple[slice, ...]
 
 
 def patch_axis(length: int, patch: int, halo: int) -> tuple[int, list[tuple[int, int, int]]]:
@@ -36,23 +46,50 @@ def patch_axis(length: int, patch: int, halo: int) -> tuple[int, list[tuple[int,
     return edge, [(start, cuts[n], cuts[n + 1]) for n, start in enumerate(starts)]
 
 
+def lay_out(
+    shape: Sequence[int], *, patch: int | None = None, halo: int = 0, parts: int = 1
+) -> list[Patch]:
+    """Return the patches of an image, all of one size.
+
+    Parameters
+    ----------
+    shape
+        Image size (i, j, k).
+    patch
+        Largest edge, halo included; None cuts each axis into `parts`.
+    halo
+        Voxels a patch reads beyond its own part, where the image goes on.
+    parts
+        Patches along each axis where `patch` is None.
+    """
+    axes = []
+    for length in shape:
+        edge, places = patch_axis(length, patch or math.ceil(length / parts), halo)
+        axes.append(
+            [
+                (
+                    slice(start, start + edge),
+                    slice(first, last),
+                    slice(first - start, last - start),
+                )
+                for start, first, last in places
+            ]
+        )
+    return [Patch(*zip(*place, strict=True)) for place in itertools.product(*axes)]
+
+
 def in_patches(
-    run: Callable[..., tuple[Tensor, Tensor]], *inputs: Tensor, patch: int, halo: int
+    run: Callable[..., tuple[Tensor, Tensor]], patches: list[Patch], *inputs: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Run a function of (b, c, i, j, k) tensors patch by patch and join its two results."""
-    shape = inputs[0].shape[2:]
-    axes = [patch_axis(length, patch, halo) for length in shape]
+    if len(patches) == 1:
+        return run(*inputs)
     joined: list[Tensor] = []
-    for place in itertools.product(*(parts for _, parts in axes)):
-        cut = tuple(
-            slice(start, start + edge) for (start, _, _), (edge, _) in zip(place, axes, strict=True)
-        )
-        own = tuple(slice(first, last) for _, first, last in place)
-        inner = tuple(slice(first - start, last - start) for start, first, last in place)
-        results = run(*(x[:, :, *cut] for x in inputs))
+    for patch in patches:
+        results = run(*(x[:, :, *patch.read] for x in inputs))
         if not joined:
-            joined = [x.new_empty((*x.shape[:2], *shape)) for x in results]
+            joined = [x.new_empty((*x.shape[:2], *inputs[0].shape[2:])) for x in results]
         for whole, part in zip(joined, results, strict=True):
-            whole[:, :, *own] = part[:, :, *inner]
+            whole[:, :, *patch.own] = part[:, :, *patch.inner]
     flow, hidden = joined
     return flow, hidden

@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from rwcnet_ref.config import PRESETS
-from rwcnet_ref.grid import compose, downsample
 from rwcnet_ref.losses import dice_loss, displacement_error, gradient_penalty
-from rwcnet_ref.model import Cascade
+from rwcnet_ref.model import Cascade, integrate
 from rwcnet_ref.pairs import LabelMap, Pair, PairSource, read_label_maps
 
 # Heads kept for validation: the last of the sorted files.
@@ -98,35 +97,14 @@ SCHEDULES = {
 }
 
 
-def stage_inputs(
-    cascade: Cascade, index: int, fixed: Tensor, moving: Tensor
-) -> tuple[Tensor, Tensor | None, Tensor]:
-    """Run the stages below `index`, without gradients, on images at the resolution of `index`.
-
-    Returns
-    -------
-    moving, flow, hidden
-        What `Cascade.enter` gives the stage.
-    """
-    below: tuple[Tensor, Tensor] | None = None
-    with torch.no_grad():
-        for n in range(index):
-            factor = cascade.config.stages[n].resolution // cascade.config.stages[index].resolution
-            warped, flow_below, hidden = cascade.enter(downsample(moving, factor), below, n)
-            flow, hidden = cascade.stage(n)(downsample(fixed, factor), warped, hidden)
-            if flow_below is not None:
-                flow = compose(cascade.warp, flow, flow_below)
-            below = (flow, hidden)
-    return cascade.enter(moving, below, index)
-
-
 def step_flows(
     cascade: Cascade, index: int, fixed: Tensor, moving: Tensor, steps: int | None = None
 ) -> list[Tensor]:
     """Return the total flow after each recurrent step of stage `index`, on its grid."""
-    warped, below, hidden = stage_inputs(cascade, index, fixed, moving)
+    warped, below, hidden = cascade.entering(fixed, moving, index)
     flows, _ = cascade.stage(index).unroll(fixed, warped, hidden, steps)
-    return flows if below is None else [compose(cascade.warp, flow, below) for flow in flows]
+    flows = [integrate(cascade.warp, flow, cascade.config.stages[index]) for flow in flows]
+    return flows if below is None else [cascade.compose(flow, below) for flow in flows]
 
 
 def loss_of(

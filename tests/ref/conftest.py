@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from rwcnet_ref.build import build
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pairs import LabelMap
@@ -38,7 +39,7 @@ def lively() -> Callable[[ModelConfig], Cascade]:
     def make(config: ModelConfig) -> Cascade:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            cascade = Cascade(config).eval().requires_grad_(False)
+            cascade = build(config).eval().requires_grad_(False)
             for module in cascade.modules():
                 if isinstance(module, nn.BatchNorm3d):
                     module.running_mean.uniform_(-0.2, 0.2)

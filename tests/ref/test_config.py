@@ -1,14 +1,15 @@
+import json
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from rwcnet_ref.config import BASE, PRESETS, TINY, ModelConfig, StageConfig
+from rwcnet_ref.config import BASE, PRESETS, THESIS, TINY, ModelConfig, StageConfig
 
 STAGE = StageConfig(1, steps=1, radius=1, features=1, projected=1, encoder=1, motion=4, hidden=1)
 
 
 def test_presets_are_found_by_their_name():
-    assert PRESETS == {"base": BASE, "tiny": TINY}
+    assert PRESETS == {"base": BASE, "thesis": THESIS, "tiny": TINY}
     assert [stage.resolution for stage in BASE.stages] == [4, 2, 1]
 
 
@@ -37,6 +38,7 @@ def test_sizes_cannot_be_changed():
         {"hidden": 0},
         {"motion": 3},
         {"halo": -1},
+        {"parts": 0},
     ],
     ids=str,
 )
@@ -60,3 +62,20 @@ def test_stages_halve_the_resolution_down_to_one(resolutions):
 def test_a_model_has_stages():
     with pytest.raises(ValueError, match="at least one stage"):
         ModelConfig("any", ())
+
+
+def test_the_published_encoder_halves_every_patch_three_times():
+    assert THESIS.multiple == 32
+    assert all(n % THESIS.multiple == 0 for n in (160, 192, 224))
+
+
+@pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)
+def test_sizes_survive_json(config):
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_unknown_size_is_refused():
+    values = BASE.to_dict()
+    values["stages"][0]["width"] = 3
+    with pytest.raises(TypeError, match="width"):
+        ModelConfig.from_dict(values)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from rwcnet_ref.deformation import exponential, random_affine, random_flow, smooth_noise
-from rwcnet_ref.grid import Warp, compose, identity
+from rwcnet_ref.deformation import random_affine, random_flow, smooth_noise
+from rwcnet_ref.grid import Warp, compose, exponential, identity
 
 SIZE = (20, 16, 24)
 INNER = (..., *[slice(5, -5)] * 3)
@@ -94,7 +94,7 @@ def test_affines_turn_about_the_centre():
 @pytest.mark.parametrize("spacing", [8.0, 12.0])
 def test_the_inverse_of_an_exponential_is_that_of_minus_the_velocity(random, spacing):
     velocity = spacing / 4 * smooth_noise(SIZE, 3, spacing, random)
-    there, back = exponential(velocity), exponential(-velocity)
+    there, back = exponential(warp, velocity), exponential(warp, -velocity)
     assert there[INNER].abs().max() > 0.5  # voxels
     for first, second in ((there, back), (back, there)):
         left = compose(warp, first, second)[INNER]
@@ -103,14 +103,14 @@ def test_the_inverse_of_an_exponential_is_that_of_minus_the_velocity(random, spa
 
 def test_the_exponential_of_a_constant_is_that_constant():
     velocity = torch.tensor([1.0, -2.0, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, *SIZE)
-    torch.testing.assert_close(exponential(velocity), velocity, rtol=0, atol=1e-4)  # voxels
+    torch.testing.assert_close(exponential(warp, velocity), velocity, rtol=0, atol=1e-4)  # voxels
 
 
 def test_the_exponential_of_a_linear_velocity_is_the_matrix_exponential():
     size = (17, 17, 17)
     matrix = torch.tensor([[0.1, -0.2, 0], [0.2, 0, 0], [0, 0, -0.1]])
     from_centre = identity(torch.zeros(1, 3, *size)) - 8
-    found = exponential(torch.einsum("dc,bcijk->bdijk", matrix, from_centre))
+    found = exponential(warp, torch.einsum("dc,bcijk->bdijk", matrix, from_centre))
     whole = torch.linalg.matrix_exp(matrix) - torch.eye(3)
     expected = torch.einsum("dc,bcijk->bdijk", whole, from_centre)
     # Linear to second order: 2^6 steps leave |v|^2 / 2^7 of it.
@@ -133,14 +133,14 @@ def test_the_flow_between_two_deformed_images_goes_over_their_common_base(random
     size = (30, 30, 30)
     base = (identity(torch.zeros(1, 3, *size)) / 4).sin()
     of_fixed, of_moving = (4 * smooth_noise(size, 3, 8.0, random) for _ in range(2))
-    fixed = warp(base, exponential(of_fixed))
-    moving = warp(base, exponential(of_moving))
+    fixed = warp(base, exponential(warp, of_fixed))
+    moving = warp(base, exponential(warp, of_moving))
 
     def error(flow):
         return (warp(moving, flow) - fixed)[..., 9:-9, 9:-9, 9:-9].abs().max()
 
     # Waves of amplitude 1 and slope 1/4: 0.03 is an eighth of a voxel.
-    assert error(compose(warp, exponential(of_fixed), exponential(-of_moving))) < 0.03
-    assert error(compose(warp, exponential(-of_moving), exponential(of_fixed))) > 0.2
-    assert error(exponential(of_fixed - of_moving)) > 0.1
+    assert error(compose(warp, exponential(warp, of_fixed), exponential(warp, -of_moving))) < 0.03
+    assert error(compose(warp, exponential(warp, -of_moving), exponential(warp, of_fixed))) > 0.2
+    assert error(exponential(warp, of_fixed - of_moving)) > 0.1
     assert error(torch.zeros_like(of_fixed)) > 0.5

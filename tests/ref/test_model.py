@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rwcnet_ref.config import TINY, ModelConfig, StageConfig
-from rwcnet_ref.grid import Warp, compose, downsample, upsample
+from rwcnet_ref.grid import Warp, compose, downsample, exponential, upsample
 
 FULL = StageConfig(1, steps=1, radius=1, features=2, projected=2, encoder=3, motion=5, hidden=4)
 HALF = replace(FULL, resolution=2, hidden=3)
@@ -163,3 +163,46 @@ def test_a_step_warps_the_features_by_the_flow_so_far(random, lively):
     for (image, flow), so_far in zip(seen, flows, strict=False):
         torch.testing.assert_close(image, features, rtol=0, atol=1e-6)
         torch.testing.assert_close(flow, so_far, rtol=0, atol=0)
+
+
+def test_a_velocity_is_integrated_in_the_chain_and_in_the_steps(random, lively):
+    plain = lively(TINY)
+    stages = tuple(replace(stage, velocity=True) for stage in TINY.stages)
+    smooth = lively(replace(TINY, stages=stages))
+    fixed, moving = torch.rand((2, 1, 1, 16, 12, 8), generator=random)
+    flow, other = (next(iter(x.totals(fixed, moving)))[0] for x in (plain, smooth))
+    assert (flow - other).abs().max() > 1e-2  # voxels
+    # The first step correlates what was not moved yet: it finds the same in both.
+    coarse = [downsample(x, 4) for x in (fixed, moving)]
+    hidden = torch.zeros((1, TINY.stages[0].hidden, *coarse[0].shape[2:]))
+    (velocity,), _ = smooth.stage(0).unroll(*coarse, hidden, steps=1)
+    (step,), _ = plain.stage(0).unroll(*coarse, hidden, steps=1)
+    torch.testing.assert_close(velocity, step, rtol=0, atol=0)
+    last, _ = smooth.stage(0)(*coarse, hidden)
+    expected = exponential(smooth.warp, last)
+    torch.testing.assert_close(other, expected, rtol=0, atol=1e-6)  # voxels
+
+
+def test_without_correlation_features_are_stacked(random, lively):
+    stages = tuple(replace(stage, correlate=False) for stage in TINY.stages)
+    cascade = lively(replace(TINY, stages=stages))
+    assert not [name for name, _ in cascade.named_parameters() if "correlation.weight" in name]
+    a, b = torch.rand((2, 2, 4, 5, 6, 7), generator=random)
+    stacked = cascade.stage(0).correlation(a, b)
+    alone = torch.cat([cascade.stage(0).correlation(a[n : n + 1], b[n : n + 1]) for n in (0, 1)])
+    torch.testing.assert_close(stacked, alone, rtol=0, atol=1e-6)
+    fixed, moving = torch.rand((2, 1, 1, 8, 8, 8), generator=random)
+    assert cascade(fixed, moving).isfinite().all()
+
+
+@pytest.mark.parametrize("index", range(3))
+def test_what_enters_a_stage_is_what_the_stages_below_left(random, lively, index):
+    cascade = lively(TINY)
+    fixed, moving = torch.rand((2, 1, 1, 16, 12, 8), generator=random)
+    factor = TINY.stages[index].resolution
+    still, other = (downsample(x, factor) for x in (fixed, moving))
+    warped, below, hidden = cascade.entering(still, other, index)
+    flow, _ = cascade.stage(index)(still, warped, hidden)
+    total = flow if below is None else cascade.compose(flow, below)
+    expected, _ = list(cascade.totals(fixed, moving))[index]
+    torch.testing.assert_close(total, expected, rtol=0, atol=1e-4)  # voxels

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from rwcnet_ref.patches import in_patches, patch_axis
+from rwcnet_ref.patches import in_patches, lay_out, patch_axis
 
 
 @pytest.mark.parametrize("length", [1, 31, 32, 33, 47, 48, 64, 65, 100, 257])
@@ -35,7 +35,7 @@ def test_a_local_function_is_joined_without_seams(random, halo):
     def blur(image):
         return F.avg_pool3d(image, 3, 1, 1), 2 * image[:, :1]
 
-    flow, hidden = in_patches(blur, x, patch=8, halo=halo)
+    flow, hidden = in_patches(blur, lay_out(x.shape[2:], patch=8, halo=halo), x)
     same = (flow - blur(x)[0]).abs().max() < 1e-6
     assert same == (halo >= 1)
     torch.testing.assert_close(hidden, 2 * x[:, :1], rtol=0, atol=0)
@@ -50,7 +50,20 @@ def test_all_inputs_are_cut_alike_into_patches_of_one_size(random):
         return a, b
 
     x = torch.rand((1, 1, 20, 12, 9), generator=random)
-    in_patches(run, x, x + 1, patch=10, halo=2)
+    in_patches(run, lay_out(x.shape[2:], patch=10, halo=2), x, x + 1)
     assert len(set(seen)) == 1
     assert max(seen[0]) <= 10
     assert len(seen) == len(list(itertools.product(range(3), range(2))))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_parts_without_a_halo_do_not_overlap(random, parts):
+    x = torch.rand((1, 2, 12, 6, 18), generator=random)
+    patches = lay_out(x.shape[2:], parts=parts)
+    assert len(patches) == parts**3
+    assert all(patch.read == patch.own for patch in patches)
+    assert {x[:, :, *patch.read].shape[2:] for patch in patches} == {
+        tuple(n // parts for n in x.shape[2:])
+    }
+    same, _ = in_patches(lambda image: (image, image), patches, x)
+    torch.testing.assert_close(same, x, rtol=0, atol=0)

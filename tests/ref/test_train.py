@@ -13,7 +13,7 @@ from rwcnet_ref.grid import downsample
 from rwcnet_ref.losses import gradient_penalty
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pairs import PairSource
-from rwcnet_ref.train import Schedule, Training, loss_of, stage_inputs, step_flows, validate
+from rwcnet_ref.train import Schedule, Training, loss_of, step_flows, validate
 
 PLAN = Schedule(size=8, batch=2, steps=4, amplitude=4, shapes=0.3, two_heads=0.3)
 
@@ -136,7 +136,7 @@ def test_training_sees_what_inference_sees(random, lively, index):
 def test_the_stages_below_get_no_gradient(random):
     cascade = fresh().eval()
     fixed, moving = torch.rand((2, 1, 1, 8, 8, 8), generator=random)
-    _, flow, hidden = stage_inputs(cascade, 2, fixed, moving)
+    _, flow, hidden = cascade.entering(fixed, moving, 2)
     assert not flow.requires_grad
     hidden.sum().backward()
     held = {name for name, p in cascade.named_parameters() if p.grad is not None}
