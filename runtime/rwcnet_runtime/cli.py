@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -12,21 +10,11 @@ import typer
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from rwcnet_runtime.errors import RwcnetError
+from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.registration import Registration, check_output, register
 
 infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-
-@contextmanager
-def _one_sentence_errors() -> Iterator[None]:
-    """Turn our own errors into one line on stderr and exit code 2."""
-    try:
-        yield
-    except RwcnetError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -> Registration:
@@ -72,8 +60,8 @@ def describe(registration: Registration) -> str:
 
 @infer_app.command()
 def infer(
-    fixed: Annotated[Path, typer.Argument(help="NIfTI image to align with.")],
-    moving: Annotated[Path, typer.Argument(help="NIfTI image to align.")],
+    fixed: Annotated[Path, typer.Argument(help="Image to align with: NIfTI, MetaImage or NRRD.")],
+    moving: Annotated[Path, typer.Argument(help="Image to align.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
         "registration"
     ),
@@ -87,7 +75,7 @@ def infer(
     ] = None,
 ) -> None:
     """Align MOVING with FIXED: writes the warped image, the displacement field and a report."""
-    with _one_sentence_errors():
+    with one_sentence_errors():
         check_output(output, fixed, moving)
         registration = run_with_progress(
             fixed, moving, engine=engine, initial_transform=initial_transform, bundle=bundle
@@ -105,7 +93,7 @@ def demo(
     ] = Path("rwcnet-demo"),
 ) -> None:
     """Undo a known deformation of a real brain (ICBM152) and print how much of it is left."""
-    with _one_sentence_errors():
+    with one_sentence_errors():
         from rwcnet_runtime import demo as demonstration  # its packages are an extra
 
         outcome = demonstration.run(output, run_with_progress)

@@ -1,40 +1,26 @@
-"""Read and write NIfTI volumes and displacement fields.
+"""Read images and label maps, write images and displacement fields.
 
-In memory an image lies on the axes closest to RAS+; files keep the axes they came with.
+In memory a volume lies on the axes closest to RAS+; files keep the axes they came with.
 """
 
-import itertools
 import os
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.formats import decode, is_same_grid, load_nifti, voxels_of
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 
 _RAS = io_orientation(np.eye(4))
 _SCANNER_COORDINATES = 1  # NIfTI code of what an affine leads to
-# What nibabel raises for a file that is not NIfTI or is damaged.
-_UNREADABLE = (
-    ImageFileError,
-    HeaderDataError,
-    OSError,
-    EOFError,
-    zlib.error,
-    ValueError,
-    OverflowError,
-    MemoryError,
-)
-_SAME_PLACE_MM = 0.05
+_VECTOR_INTENT = 1007
 
 
 # eq=False: arrays have no single truth value, so a generated __eq__ would raise.
@@ -69,14 +55,40 @@ class Volume:
         result: NDArray[Any] = apply_orientation(array, ornt_transform(_RAS, stored))
         return result
 
+    def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
+        """Undo `to_stored`."""
+        return np.ascontiguousarray(
+            apply_orientation(array, io_orientation(self.stored_grid.affine))
+        )
+
+
+# eq=False: arrays have no single truth value, so a generated __eq__ would raise.
+@dataclass(frozen=True, eq=False)
+class LabelMap:
+    """A label map or mask, brought to the axes closest to RAS+.
+
+    Attributes
+    ----------
+    data : ndarray, (i, j, k), int32
+        Labels; 0 is the background.
+    grid : ImageGrid
+        Where `data` lies.
+    path : Path
+        The file.
+    """
+
+    data: NDArray[np.int32]
+    grid: ImageGrid
+    path: Path
+
 
 def read_volume(path: Path) -> Volume:
-    """Read a NIfTI-1 or NIfTI-2 file holding one 3-D volume.
+    """Read an image: one 3-D volume of NIfTI-1, NIfTI-2, MetaImage or NRRD.
 
     Parameters
     ----------
     path : Path
-        A `.nii` or `.nii.gz` file. Trailing axes of length 1 are dropped.
+        A `.nii`, `.nii.gz`, `.mha`, `.mhd` or `.nrrd` file. Trailing axes of length 1 are dropped.
 
     Raises
     ------
@@ -85,42 +97,40 @@ def read_volume(path: Path) -> Volume:
         infinite voxels or a single intensity, has no invertible affine, or a header from which
         nibabel and ITK would read different places.
     """
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {found}; give the path of a NIfTI volume (.nii or .nii.gz).")
-    try:
-        with LoggingOutputSuppressor():  # what is wrong is said once, below
-            image = nib.load(path, mmap=False)
-    except _UNREADABLE as error:
-        raise _not_nifti(path) from error
-    if not isinstance(image, nib.Nifti1Image):
-        raise _not_nifti(path)
-    shape = _shape_of_one_volume(path, image.shape)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(
-            f"{path} holds {image.get_data_dtype()} voxels where real numbers are needed; "
-            "extract one channel first."
-        )
-    _check_place(path, image.header, shape)
-    affine = image.affine.astype(np.float64)
-    edges = affine[:3, :3]
-    # Relative to a box of the same edges, so that small voxels are not taken for flat ones.
-    box = np.prod(np.linalg.norm(edges, axis=0))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(edges)) <= 1e-6 * box:
-        raise InputError(
-            f"{path} has a voxel-to-world matrix that cannot be inverted; "
-            "repair the sform or qform of its header."
-        )
-    try:
-        with (
-            np.errstate(over="ignore"),
-            LoggingOutputSuppressor(),
-        ):  # float64 beyond float32 becomes infinite, caught below
-            data = image.get_fdata(dtype=np.float32).reshape(shape)
-    except _UNREADABLE as error:
-        raise _not_nifti(path) from error
+    array, stored_grid = decode(path)
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
+        data = array.astype(np.float32, copy=False)
     _check_intensities(path, data)
-    return _reoriented(data, ImageGrid(shape, affine), path)
+    data, grid = _reoriented(data, stored_grid)
+    return Volume(data, grid, stored_grid, path)
+
+
+def read_labels(path: Path) -> LabelMap:
+    """Read a label map or a mask from any format that `read_volume` reads.
+
+    Parameters
+    ----------
+    path : Path
+        Whole numbers in voxels of any type; floats are accepted where they are whole.
+
+    Raises
+    ------
+    InputError
+        If `read_volume` would refuse the file for another reason than a single value, or a voxel
+        is no whole number from 0 to 2147483647.
+    """
+    array, stored_grid = decode(path)
+    largest = np.iinfo(np.int32).max
+    # NaN compares false with everything, and so is caught too.
+    whole = (array >= 0) & (array <= largest) & (array == np.rint(array))
+    bad = array.size - np.count_nonzero(whole)
+    if bad:
+        raise InputError(
+            f"{path} holds {bad} voxels such as {array[~whole][0]:g} where labels, whole numbers "
+            f"from 0 to {largest}, are needed; give a label map that was not interpolated."
+        )
+    data, grid = _reoriented(array.astype(np.int32), stored_grid)
+    return LabelMap(data, grid, path)
 
 
 def write_volume(path: Path, array: NDArray[np.float32], volume_like: Volume) -> None:
@@ -172,56 +182,43 @@ def write_displacement(
     _write(path, displacement_lps[..., None, :], volume_like.stored_grid, intent="vector")
 
 
-def _not_nifti(path: Path) -> InputError:
-    return InputError(
-        f"{path} is not a NIfTI file or is damaged; give an intact .nii or .nii.gz volume."
-    )
+def read_displacement(path: Path, fixed: Volume) -> NDArray[np.float32]:
+    """Read a displacement field that `write_displacement`, ITK or ANTs wrote.
 
+    Parameters
+    ----------
+    path : Path
+        NIfTI, (i, j, k, 1, 3), intent 1007, LPS mm, on the grid of the fixed image's file.
+    fixed : Volume
+        The fixed image.
 
-def _shape_of_one_volume(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    match shape:
-        case (i, j, k) if min(i, j, k) > 1:
-            return i, j, k
-    raise InputError(
-        f"{path} has shape {shape} where one 3-D volume of at least two voxels along each axis is "
-        "needed; extract or convert one volume first."
-    )
+    Returns
+    -------
+    ndarray, (i, j, k, 3), float32
+        RAS+ mm, on ``fixed.grid``.
 
-
-def _check_place(path: Path, header: Any, shape: tuple[int, int, int]) -> None:
-    """Refuse headers that readers disagree on: a displacement field would mean two things."""
-    sform, sform_code = header.get_sform(coded=True)
-    try:
-        qform, qform_code = header.get_qform(coded=True)
-    except (ValueError, HeaderDataError) as error:
+    Raises
+    ------
+    InputError
+        If the file is unreadable, no such field, holds NaN or infinite values, or lies elsewhere.
+    """
+    image = load_nifti(path)
+    grid, intent = fixed.stored_grid, int(image.header["intent_code"])
+    if image.shape != (*grid.shape, 1, 3) or intent != _VECTOR_INTENT:
         raise InputError(
-            f"{path} has a qform that is no rotation; repair its header, or set the qform to the "
-            "sform."
-        ) from error
-    if not sform_code and not qform_code:
-        raise InputError(
-            f"{path} does not say where its voxels lie (sform and qform code are 0), which readers "
-            "guess differently; set its sform first."
+            f"{path} has shape {image.shape} and NIfTI intent {intent} where a displacement field "
+            f"of shape {(*grid.shape, 1, 3)} and intent {_VECTOR_INTENT} is needed; write it as "
+            "ITK does, on the grid of the fixed image."
         )
-    # A qform cannot say what a sheared sform says; that is known, see `write_displacement`.
-    if sform_code and qform_code and not _is_sheared(sform):
-        corners = np.array(list(itertools.product(*((0, n - 1) for n in shape))))
-        apart = ImageGrid(shape, sform).world_from_voxel(corners) - ImageGrid(
-            shape, qform
-        ).world_from_voxel(corners)
-        largest = np.linalg.norm(apart, axis=1).max()
-        if largest > _SAME_PLACE_MM:
-            raise InputError(
-                f"{path} has a qform and an sform that differ by {largest:.2g} mm, and readers "
-                "choose differently; set one to the other first."
-            )
-
-
-def _is_sheared(affine: NDArray[np.floating]) -> bool:
-    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3)
+    if not is_same_grid(ImageGrid(grid.shape, image.affine), grid):
+        raise InputError(
+            f"{path} does not lie on the grid of {fixed.path}; write the field on the grid of the "
+            "fixed image."
+        )
+    displacement_lps = voxels_of(path, image)[..., 0, :].astype(np.float32)
+    if not np.isfinite(displacement_lps).all():
+        raise InputError(f"{path} holds NaN or infinite displacements; compute it again.")
+    return fixed.from_stored(displacement_lps) * LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
 
 
 def _check_intensities(path: Path, data: NDArray[np.float32]) -> None:
@@ -238,11 +235,11 @@ def _check_intensities(path: Path, data: NDArray[np.float32]) -> None:
         )
 
 
-def _reoriented(data: NDArray[np.float32], stored_grid: ImageGrid, path: Path) -> Volume:
+def _reoriented(array: NDArray[Any], stored_grid: ImageGrid) -> tuple[NDArray[Any], ImageGrid]:
     stored = io_orientation(stored_grid.affine)
-    ras_data = np.ascontiguousarray(apply_orientation(data, stored))
-    ras_affine = stored_grid.affine @ inv_ornt_aff(stored, stored_grid.shape)
-    return Volume(ras_data, ImageGrid(ras_data.shape, ras_affine), stored_grid, path)
+    data = np.ascontiguousarray(apply_orientation(array, stored))
+    affine = stored_grid.affine @ inv_ornt_aff(stored, stored_grid.shape)
+    return data, ImageGrid(data.shape, affine)
 
 
 def _write(path: Path, stored: NDArray[Any], grid: ImageGrid, *, intent: str) -> None:

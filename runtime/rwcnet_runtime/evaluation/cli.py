@@ -1,0 +1,91 @@
+"""The command rwcnet-eval: parse, call, print."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.commands import one_sentence_errors
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.evaluation.cases import read_cases
+from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
+from rwcnet_runtime.evaluation.measures import Row
+from rwcnet_runtime.evaluation.summary import check_output, markdown, write_results
+
+eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+@eval_app.command()
+def evaluate(
+    cases: Annotated[Path, typer.Argument(help="CSV of image pairs and their truth.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder that paths in CASES start from; default: its own.")
+    ] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder written by rwcnet-export; default: the one shipped.")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="Precision; one that the bundle holds.")] = "fp32",
+    fields: Annotated[
+        Path | None,
+        typer.Option(help="Folder of displacement fields to measure instead of a bundle."),
+    ] = None,
+    convention: Annotated[str, typer.Option(help="Of the fields: itk or learn2reg.")] = "itk",
+    labels: Annotated[
+        str | None, typer.Option(help="Labels to measure, such as 1-999 or 4,10-13; default: all.")
+    ] = None,
+) -> None:
+    """Measure a bundle, or fields of another program, on CASES: accuracy, folds, time, memory."""
+    with one_sentence_errors():
+        pairs = read_cases(cases, data)
+        chosen = None if labels is None else _labels(labels)
+        check_output(output, cases)
+        if fields is not None and bundle is not None:
+            raise InputError("--fields and --bundle exclude each other; give one of them.")
+
+        def notice(done: int, row: Row) -> None:
+            outcome = f"failed: {row['error']}" if "error" in row else _brief(row)
+            typer.echo(f"{done}/{len(pairs)} {row['case']}: {outcome}", err=True)
+
+        about: dict[str, Any] = {"cases_file": str(cases), "labels_measured": labels or "all"}
+        if fields is None:
+            rows = evaluate_bundle(pairs, bundle, engine=engine, labels=chosen, notice=notice)
+            opened = Bundle.open(bundle)
+            about |= {
+                "bundle": {"name": opened.manifest.name, "sha256": opened.sha256},
+                "engine": engine,
+            }
+        else:
+            rows = evaluate_fields(pairs, fields, convention, labels=chosen, notice=notice)
+            about |= {"fields": str(fields), "convention": convention}
+        written = write_results(output, rows, about)
+    typer.echo(markdown(rows), nl=False)
+    for path in written:
+        typer.echo(f"wrote {path}")
+    if any("error" in row for row in rows):
+        raise typer.Exit(1)
+
+
+def _labels(text: str) -> set[int]:
+    chosen: set[int] = set()
+    for part in text.split(","):
+        found = _RANGE.fullmatch(part.strip())
+        if not found:
+            raise InputError(f"--labels is {text!r}; write numbers and ranges, such as 4,10-13.")
+        chosen.update(range(int(found[1]), int(found[2] or found[1]) + 1))
+    return chosen
+
+
+def _brief(row: Row) -> str:
+    found = [
+        f"{title} {row[f'{name}_before']:.3f} -> {row[f'{name}_after']:.3f}"
+        for name, title in (("dice", "Dice"), ("hd95", "HD95"), ("tre_mm", "TRE mm"))
+        if f"{name}_after" in row
+    ]
+    return ", ".join([*found, f"folded {row['folded_percent']:.3f} %"])

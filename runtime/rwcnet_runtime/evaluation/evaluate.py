@@ -1,0 +1,157 @@
+"""Measure a bundle, or the displacement fields of another program, on cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.cascade import Cascade
+from rwcnet_runtime.errors import InputError, RwcnetError
+from rwcnet_runtime.evaluation.cases import Case
+from rwcnet_runtime.evaluation.fields import CONVENTIONS, find_field, read_costs, read_field
+from rwcnet_runtime.evaluation.measures import Row, measure
+from rwcnet_runtime.registration import register
+from rwcnet_runtime.volumes import read_volume
+
+Notice = Callable[[int, Row], None]
+"""Called with the number of cases done and the last row."""
+
+_PEAK = re.compile(r"VmHWM:\s*(\d+) kB")
+
+
+def evaluate_bundle(
+    cases: Iterable[Case],
+    bundle: str | Path | None = None,
+    *,
+    engine: str = "fp32",
+    labels: Collection[int] | None = None,
+    notice: Notice = lambda done, row: None,
+) -> list[Row]:
+    """Register each case with a bundle and measure what comes out.
+
+    Parameters
+    ----------
+    cases
+        As `read_cases` gives them.
+    bundle
+        Folder of a bundle; the one inside the package by default.
+    engine
+        Precision the network runs in.
+    labels
+        Labels to measure; all that a pair holds by default.
+    notice
+        Progress.
+
+    Returns
+    -------
+    list of dict
+        One row a case. ``seconds`` is what `register` took, from opening the bundle to the verdict;
+        ``peak_memory_mb`` is the most memory this process held during it, interpreter and
+        libraries included (Linux; elsewhere it is missing). A case that cannot be registered or
+        measured has ``error``, one sentence.
+
+    Raises
+    ------
+    BundleError, BackendError
+        If the bundle or the engine cannot be used at all.
+    """
+    Cascade(Bundle.open(None if bundle is None else Path(bundle)), engine)
+
+    def run(case: Case) -> Row:
+        with _peak_memory() as costs:
+            found = register(
+                case.fixed,
+                case.moving,
+                engine=engine,
+                initial_transform=case.initial_transform,
+                bundle=bundle,
+            )
+        costs["seconds"] = sum(found.report["seconds"].values())
+        return costs | measure(
+            case, found.fixed, found.moving, found.displacement_mm, labels=labels
+        )
+
+    return _each(cases, run, notice)
+
+
+def evaluate_fields(
+    cases: Iterable[Case],
+    folder: str | Path,
+    convention: str = "itk",
+    *,
+    labels: Collection[int] | None = None,
+    notice: Notice = lambda done, row: None,
+) -> list[Row]:
+    """Measure displacement fields that another program wrote.
+
+    Parameters
+    ----------
+    cases
+        As `read_cases` gives them.
+    folder
+        Holds a field for each case, from the fixed image all the way to the moving one, initial
+        transform included; see `find_field` for names. ``<case>.json`` beside it may give
+        ``seconds`` and ``peak_memory_mb``.
+    convention
+        "itk" or "learn2reg", see `read_field`.
+    labels
+        Labels to measure; all that a pair holds by default.
+    notice
+        Progress.
+
+    Returns
+    -------
+    list of dict
+        One row a case; a case without a usable field has ``error``, one sentence.
+
+    Raises
+    ------
+    InputError
+        If there is no such folder or convention.
+    """
+    folder = Path(folder)
+    if convention not in CONVENTIONS:
+        raise InputError(f"{convention!r} is no convention; choose {' or '.join(CONVENTIONS)}.")
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the one with the displacement fields.")
+
+    def run(case: Case) -> Row:
+        path = find_field(case, folder, convention)
+        fixed, moving = read_volume(case.fixed), read_volume(case.moving)
+        displacement_mm = read_field(path, convention, fixed, moving)
+        costs = read_costs(folder / f"{case.name}.json")
+        return costs | measure(case, fixed, moving, displacement_mm, labels=labels)
+
+    return _each(cases, run, notice)
+
+
+def _each(cases: Iterable[Case], run: Callable[[Case], Row], notice: Notice) -> list[Row]:
+    rows = []
+    for case in cases:
+        try:
+            row = {"case": case.name} | run(case)
+        except RwcnetError as error:
+            row = {"case": case.name, "error": str(error)}
+        rows.append(row)
+        notice(len(rows), row)
+    return rows
+
+
+@contextmanager
+def _peak_memory() -> Iterator[Row]:
+    """Give a row that gets the most memory this process holds inside the block (Linux).
+
+    The kernel's high-water mark is started anew first; where it cannot be, there is no figure.
+    """
+    row: Row = {}
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        yield row
+        return
+    yield row
+    if found := _PEAK.search(Path("/proc/self/status").read_text()):
+        row["peak_memory_mb"] = int(found[1]) / 1024
