@@ -94,7 +94,7 @@ def evaluate_fields(
     folder
         Holds a field for each case, from the fixed image all the way to the moving one, initial
         transform included; see `find_field` for names. ``<case>.json`` beside it may give
-        ``seconds`` and ``peak_memory_mb``.
+        ``seconds``, ``cpu_seconds`` and ``peak_memory_mb``.
     convention
         "itk" or "learn2reg", see `read_field`.
     labels

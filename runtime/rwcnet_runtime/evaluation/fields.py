@@ -21,7 +21,7 @@ CONVENTIONS = ("itk", "learn2reg")
 _LEARN2REG_NAME = re.compile(r"(\d{4})_(\d{4})\.nii\.gz$")
 # What numpy raises for a file that is no .npz, is damaged, or holds objects or several arrays.
 _UNREADABLE = (OSError, ValueError, EOFError, TypeError, BadZipFile, zlib.error)
-_COSTS = ("seconds", "peak_memory_mb")
+_COSTS = ("seconds", "cpu_seconds", "peak_memory_mb")
 
 
 def find_field(case: Case, folder: Path, convention: str) -> Path:
@@ -113,7 +113,7 @@ def read_field(path: Path, convention: str, fixed: Volume, moving: Volume) -> ND
 
 
 def read_costs(path: Path) -> dict[str, float]:
-    """Read ``seconds`` and ``peak_memory_mb`` from a JSON file, if it is there and has them.
+    """Read ``seconds``, ``cpu_seconds`` and ``peak_memory_mb`` from a JSON file, as far as given.
 
     Raises
     ------
@@ -127,5 +127,5 @@ def read_costs(path: Path) -> dict[str, float]:
         return {name: float(found[name]) for name in _COSTS if found.get(name) is not None}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path} is no JSON object with numbers for {' and '.join(_COSTS)}."
+            f"{path} is no JSON object with numbers for {', '.join(_COSTS)}."
         ) from error

@@ -36,6 +36,7 @@ _MEASURES = {
     "folded_percent": ("folded voxels, %", 4),
     "ndv_percent": ("non-diffeomorphic volume, %", 4),
     "seconds": ("time, s", 2),
+    "cpu_seconds": ("time of all cores, s", 2),
     "peak_memory_mb": ("peak memory, MB", 0),
 }
 _COLUMNS = ("case", *_MEASURES, "landmarks", "landmarks_outside", "error")

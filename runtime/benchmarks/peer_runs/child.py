@@ -1,0 +1,59 @@
+"""What the scripts that run one method share: the job they are given, its time and its memory.
+
+Only the standard library is used: a peer's environment holds the peer and nothing of ours.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+Result = TypeVar("Result")
+
+
+def read_job() -> dict[str, Any]:
+    """Read the job file named on the command line and keep to its number of cores.
+
+    Call it before a library is imported that counts cores.
+    """
+    job: dict[str, Any] = json.loads(Path(sys.argv[1]).read_text())
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["threads"]])
+    return job
+
+
+def timed(work: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
+    """Return what `work` returns, and the seconds it took: on the clock, and of all cores.
+
+    The cores' seconds are what they are whatever else the machine is doing.
+    """
+    start, cpu_start = time.perf_counter(), time.process_time()
+    result = work()
+    return result, {
+        "seconds": round(time.perf_counter() - start, 3),
+        "cpu_seconds": round(time.process_time() - cpu_start, 3),
+    }
+
+
+def write_outcome(
+    job: dict[str, Any], spent: dict[str, float], packages: list[str], **more: Any
+) -> None:
+    """Write what the parent is to know, with the peak of this program's memory so far.
+
+    The peak is of resident memory (VmHWM). `ru_maxrss` is no use here: it starts at the size of
+    the process that started this one.
+    """
+    status = Path("/proc/self/status").read_text()
+    peak_kib = int(status.partition("VmHWM:")[2].split()[0])
+    outcome = {
+        **spent,
+        "peak_memory_mb": round(peak_kib * 1024 / 1e6, 1),
+        "versions": {name: version(name) for name in packages},
+        **more,
+    }
+    Path(job["outcome"]).write_text(json.dumps(outcome))
