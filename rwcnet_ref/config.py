@@ -104,9 +104,12 @@ class ModelConfig:
     @property
     def multiple(self) -> int:
         """Image sizes must be multiples of this, in voxels."""
-        # The published encoders halve three times, in every patch.
-        halved = _PUBLISHED_HALVING if self.published else 1
-        return max(halved * stage.resolution * stage.parts for stage in self.stages)
+        return max(self.unit * stage.resolution * stage.parts for stage in self.stages)
+
+    @property
+    def unit(self) -> int:
+        """What a stage runs on, the image or a patch, must be multiples of this, in its voxels."""
+        return 8 if self.published else 1  # the published encoders halve three times
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for JSON; `from_dict` takes them back."""
@@ -123,9 +126,6 @@ class ModelConfig:
         """
         stages = tuple(StageConfig(**stage) for stage in values["stages"])
         return cls(**{**values, "stages": stages})
-
-
-_PUBLISHED_HALVING = 8
 
 
 _HALF_AND_QUARTER: dict[str, Any] = {

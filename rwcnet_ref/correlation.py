@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from typing import Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +13,25 @@ from torch import Tensor, nn
 # Moments of real correlations are a few tenths; the motion encoder wants inputs of about one.
 _MOMENT_GAIN = 4.0
 
+Metric: TypeAlias = Literal["dot", "absolute_difference"]
+
 
 def local_correlation(
-    fixed: Tensor, moving: Tensor, weight: Tensor, bias: Tensor, *, radius: int
+    fixed: Tensor,
+    moving: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    radius: int,
+    metric: Metric = "dot",
 ) -> Tensor:
     """Correlate features within a cube of offsets and project the result.
 
-    ``out[o, x] = bias[o] + sum_k weight[o, k] sum_c fixed[c, x] moving[c, x + k]``, with k over the
-    (2 radius + 1)^3 offsets and zeros outside the moving features. Sivan 2022, section 3, without
-    the absolute difference.
+    ``out[o, x] = bias[o] + sum_k weight[o, k] cost[k, x]``, with k over the (2 radius + 1)^3
+    offsets and zeros outside the moving features. With the metric "dot",
+    ``cost[k, x] = sum_c fixed[c, x] moving[c, x + k]``. With "absolute_difference" it is
+    ``sum_c |fixed[c, x] - moving[c, x + k]|``, averaged over the 3^3 neighbours of x, those beyond
+    the border counted as zeros (Sivan 2022, section 3).
 
     Parameters
     ----------
@@ -33,6 +44,8 @@ def local_correlation(
         (o,).
     radius
         Search radius in voxels.
+    metric
+        How two feature vectors are compared.
 
     Returns
     -------
@@ -48,13 +61,16 @@ def local_correlation(
         raise ValueError(f"features differ: {tuple(fixed.shape)} and {tuple(moving.shape)}")
     i, j, k = fixed.shape[2:]
     padded = F.pad(moving, (radius,) * 6)
-    cost = torch.stack(
-        [
-            (fixed * padded[:, :, a : a + i, b : b + j, c : c + k]).sum(1)
-            for a, b, c in itertools.product(range(n), repeat=3)
-        ],
-        dim=1,
-    )  # (b, n^3, i, j, k)
+    shifted = (
+        padded[:, :, a : a + i, b : b + j, c : c + k]
+        for a, b, c in itertools.product(range(n), repeat=3)
+    )
+    if metric == "dot":
+        cost = torch.stack([(fixed * there).sum(1) for there in shifted], dim=1)
+    else:
+        cost = torch.stack([(fixed - there).abs().sum(1) for there in shifted], dim=1)
+        cost = F.avg_pool3d(F.pad(cost, (1,) * 6), 3, stride=1)
+    # cost is (b, n^3, i, j, k)
     return F.conv3d(cost, weight.reshape(len(weight), n**3, 1, 1, 1), bias)
 
 

@@ -16,8 +16,10 @@ from rwcnet_ref.patches import Patch, in_patches, lay_out
 from rwcnet_ref.update import ConvGRU, FlowHead, MotionEncoder
 
 
-class Stage(nn.Module):
-    """The recurrent network of one resolution.
+class RecurrentStage(nn.Module):
+    """What chain, training and export know of the recurrent network of one resolution.
+
+    Besides the methods: `features`, the encoder alone, (b, 1, i, j, k) to (b, features, i, j, k).
 
     Parameters
     ----------
@@ -30,21 +32,6 @@ class Stage(nn.Module):
     def __init__(self, config: StageConfig, hidden_below: int) -> None:
         super().__init__()
         self.config = config
-        self.features = FeatureEncoder(config.encoder, config.features)
-        self.context = ContextEncoder(config.encoder, config.hidden)
-        self.inherit = (
-            nn.Identity()
-            if hidden_below == config.hidden
-            else nn.Conv3d(hidden_below, config.hidden, 1)
-        )
-        self.correlation = (
-            LocalCorrelation(config.projected, config.radius)
-            if config.correlate
-            else StackedFeatures(config.features, config.projected)
-        )
-        self.motion = MotionEncoder(config.projected, config.motion)
-        self.gru = ConvGRU(config.hidden, config.motion + config.features)
-        self.head = FlowHead(config.hidden)
         self.warp = Warp()
 
     def unroll(
@@ -70,6 +57,39 @@ class Stage(nn.Module):
         hidden
             (b, hidden, i, j, k), the state after the last step.
         """
+        raise NotImplementedError
+
+    def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the last flow and the hidden state; see `unroll`."""
+        flows, hidden = self.unroll(fixed, moving, hidden)
+        return flows[-1], hidden
+
+
+class Stage(RecurrentStage):
+    """The recurrent network of one resolution, as this toolkit has it."""
+
+    def __init__(self, config: StageConfig, hidden_below: int) -> None:
+        super().__init__(config, hidden_below)
+        self.features = FeatureEncoder(config.encoder, config.features)
+        self.context = ContextEncoder(config.encoder, config.hidden)
+        self.inherit = (
+            nn.Identity()
+            if hidden_below == config.hidden
+            else nn.Conv3d(hidden_below, config.hidden, 1)
+        )
+        self.correlation = (
+            LocalCorrelation(config.projected, config.radius)
+            if config.correlate
+            else StackedFeatures(config.features, config.projected)
+        )
+        self.motion = MotionEncoder(config.projected, config.motion)
+        self.gru = ConvGRU(config.hidden, config.motion + config.features)
+        self.head = FlowHead(config.hidden)
+
+    def unroll(
+        self, fixed: Tensor, moving: Tensor, hidden: Tensor, steps: int | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Run the recurrent steps and keep the flow after each."""
         # One pass for both images: they share the encoder, and its statistics while training.
         both = self.features(torch.cat([fixed, moving]))
         batch = fixed.shape[0]  # not len(): that would fix the batch size when traced
@@ -90,11 +110,6 @@ class Stage(nn.Module):
             flows.append(flow)
         return flows, hidden
 
-    def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the last flow and the hidden state; see `unroll`."""
-        flows, hidden = self.unroll(fixed, moving, hidden)
-        return flows[-1], hidden
-
 
 def integrate(warp: nn.Module, found: Tensor, config: StageConfig) -> Tensor:
     """Return the flow of what a stage found: itself, or the exponential of a velocity."""
@@ -113,7 +128,7 @@ class Cascade(nn.Module):
         The model's sizes.
     """
 
-    stage_class: type[Stage] = Stage
+    stage_class: type[RecurrentStage] = Stage
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -125,10 +140,10 @@ class Cascade(nn.Module):
         )
         self.warp = Warp()
 
-    def stage(self, index: int) -> Stage:
+    def stage(self, index: int) -> RecurrentStage:
         """Return stage `index` (0 is the coarsest)."""
         stage = self.stages[index]
-        assert isinstance(stage, Stage)
+        assert isinstance(stage, RecurrentStage)
         return stage
 
     def reduce(self, image: Tensor, factor: int) -> Tensor:
@@ -159,8 +174,10 @@ class Cascade(nn.Module):
             channels = self.config.stages[index].hidden
             return moving, None, moving.new_zeros((moving.shape[0], channels, *moving.shape[2:]))
         flow = 2 * upsample(below[0])
+        stage = self.stages[index]
+        assert isinstance(stage, Stage)
         # A 1x1x1 convolution and an interpolation commute: the small grid is the cheaper place.
-        return self.warp(moving, flow), flow, upsample(self.stage(index).inherit(below[1]))
+        return self.warp(moving, flow), flow, upsample(stage.inherit(below[1]))
 
     def compose(self, step: Tensor, below: Tensor) -> Tensor:
         """Put the flow of a stage on top of the flow below it, both on its grid."""

@@ -9,13 +9,19 @@ from pathlib import Path
 
 import onnx
 
-from rwcnet_export.graphs import compose_graph, enter_graph, feature_graph, stage_graph
+from rwcnet_export.graphs import (
+    compose_graph,
+    enter_graph,
+    exponential_graph,
+    feature_graph,
+    stage_graph,
+)
 from rwcnet_export.ops.call import DOMAIN, VERSION
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.preprocess import INTENSITY_RULE
+from rwcnet_runtime.preprocess import FIXED_RANGE, PERCENTILES
 
 
 def weights_sha256(cascade: Cascade) -> str:
@@ -32,24 +38,28 @@ def stage_file(folder: Path, index: int) -> Path:
     return folder / "fp32" / f"stage{index + 1}.onnx"
 
 
-def copy_bundle(source: Path, target: Path, cascade: Cascade) -> None:
+def copy_bundle(
+    source: Path, target: Path, cascade: Cascade, intensity_range: tuple[float, float] | None
+) -> None:
     """Copy a bundle that a single stage is to be exported into, so that it keeps the others.
 
     Raises
     ------
     InputError
-        If it was made from other weights or sizes: the manifest speaks for all its stages.
+        If it was made from other weights, sizes or intensities: the manifest speaks for all its
+        stages.
     BundleError
         If it is damaged.
     """
     bundle = Bundle.open(source)
-    same_weights = bundle.manifest.weights["sha256"] == weights_sha256(cascade)
-    if not same_weights or bundle.manifest.stages != _entries(cascade.config):
+    manifest = bundle.manifest
+    found = manifest.weights["sha256"], manifest.stages, manifest.intensity_range
+    if found != (weights_sha256(cascade), _entries(cascade.config), intensity_range):
         raise InputError(
-            f"{source} was made from other weights or sizes than this stage: export all stages, or "
-            "choose another folder with -o"
+            f"{source} was made from other weights, sizes or intensities than this stage: export "
+            "all stages, or choose another folder with -o"
         )
-    for name in (*bundle.manifest.files, MANIFEST):
+    for name in (*manifest.files, MANIFEST):
         (target / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, target / name)
 
@@ -65,7 +75,7 @@ def move_bundle(source: Path, target: Path) -> None:
 
 def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:
     return tuple(
-        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo)
+        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo, c.parts, c.velocity)
         for c in config.stages
     )
 
@@ -82,6 +92,7 @@ def write_bundle(
     stages: Iterable[int],
     licence: str,
     training_data: str,
+    intensity_range: tuple[float, float] | None = None,
 ) -> Path:
     """Export a cascade in fp32.
 
@@ -96,6 +107,9 @@ def write_bundle(
         runtime runs it once every stage is there.
     licence, training_data
         Of the weights, for the manifest.
+    intensity_range
+        The intensities that the model was trained to find as 0 and 1; None where images were
+        normalised by their own percentiles.
 
     Returns
     -------
@@ -103,17 +117,21 @@ def write_bundle(
         The manifest.
     """
     for n in stages:
-        _save(stage_graph(cascade.stage(n)), stage_file(folder, n))
-        _save(feature_graph(cascade.stage(n)), folder / f"features{n + 1}.onnx")
+        _save(stage_graph(cascade, n), stage_file(folder, n))
+        _save(feature_graph(cascade, n), folder / f"features{n + 1}.onnx")
         if n:
             _save(enter_graph(cascade, n), folder / f"enter{n + 1}.onnx")
     _save(compose_graph(cascade), folder / "compose.onnx")
+    if any(stage.velocity for stage in cascade.config.stages):
+        _save(exponential_graph(cascade), folder / "exponential.onnx")
     manifest = Manifest(
         name=cascade.config.name,
         stages=_entries(cascade.config),
         multiple=cascade.config.multiple,
+        reduction="nearest" if cascade.config.published else "average",
         working_spacing_mm=None,
-        intensity=INTENSITY_RULE,
+        intensity=PERCENTILES if intensity_range is None else FIXED_RANGE,
+        intensity_range=intensity_range,
         op_domain=DOMAIN,
         op_version=VERSION,
         weights={

@@ -10,16 +10,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from rwcnet_ref.build import build
 from rwcnet_ref.config import ModelConfig
-from rwcnet_ref.grid import downsample
 from rwcnet_ref.model import Cascade
-from rwcnet_ref.pairs import PairSource
+from rwcnet_ref.pairs import SyntheticSource
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.mapping import Mapping
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.volumes import read_volume
 
-# Image sizes, so that a stage sees them divided by its resolution: no axis like another.
+# Image sizes, rounded up to what the model takes; a stage sees them divided by its resolution, or
+# the first patch of that. No axis like another.
 SIZES = ((48, 56, 64), (64, 48, 80))
 # Largest edge of the part of the user's images that is compared, in voxels of the stage's grid.
 LARGEST_EDGE = 64
@@ -43,25 +44,29 @@ def random_weights(config: ModelConfig) -> Cascade:
     """
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        cascade = Cascade(config).eval()
+        cascade = build(config).eval()
         for module in cascade.modules():
             if isinstance(module, nn.BatchNorm3d):
                 assert module.running_mean is not None
                 assert module.running_var is not None
                 module.running_mean.uniform_(-0.2, 0.2)
                 module.running_var.uniform_(0.5, 1.5)
-                if module.affine:
-                    nn.init.uniform_(module.weight, 0.5, 1.5)
-                    nn.init.uniform_(module.bias, -0.2, 0.2)
+            if isinstance(module, nn.BatchNorm3d | nn.GroupNorm) and module.affine:
+                nn.init.uniform_(module.weight, 0.5, 1.5)
+                nn.init.uniform_(module.bias, -0.2, 0.2)
         for index in range(len(config.stages)):
-            last = cascade.stage(index).head[-1]
+            head = cascade.stage(index).head
+            assert isinstance(head, nn.Sequential)
+            last = head[-1]
             assert isinstance(last, nn.Conv3d)
             nn.init.normal_(last.weight, std=5 / math.sqrt(last.weight[0].numel()))
     return cascade
 
 
-def read_pair(fixed: Path, moving: Path, multiple: int) -> tuple[Tensor, Tensor]:
-    """Read two NIfTI files as the runtime does.
+def read_pair(
+    fixed: Path, moving: Path, multiple: int, intensity_range: tuple[float, float] | None = None
+) -> tuple[Tensor, Tensor]:
+    """Read two files as the runtime does.
 
     Parameters
     ----------
@@ -69,6 +74,8 @@ def read_pair(fixed: Path, moving: Path, multiple: int) -> tuple[Tensor, Tensor]
         3-D volumes; the moving one is resampled on the fixed one's grid.
     multiple
         Axes are padded to a multiple of this.
+    intensity_range
+        What becomes 0 and 1, as `normalise` takes it.
 
     Returns
     -------
@@ -87,20 +94,26 @@ def read_pair(fixed: Path, moving: Path, multiple: int) -> tuple[Tensor, Tensor]
     padding = Padding.to_multiple(still.grid.shape, multiple)
     first, second = (
         torch.from_numpy(padding.apply(data))[None, None]
-        for data in (normalise(still.data), mapping.resample(normalise(other.data)))
+        for data in (
+            normalise(still.data, intensity_range),
+            mapping.resample(normalise(other.data, intensity_range)),
+        )
     )
     return first, second
 
 
 def _in_cascade(cascade: Cascade, index: int, name: str, fixed: Tensor, moving: Tensor) -> Case:
     """Return what stage `index` is given when two images go through the cascade."""
-    below = None
-    totals = cascade.totals(fixed, moving)  # lazily: only the stages below run
-    for _ in range(index):
-        below = next(totals)
-    resolution = cascade.config.stages[index].resolution
-    warped, _, hidden = cascade.enter(downsample(moving, resolution), below, index)
-    return Case(name, downsample(fixed, resolution), warped, hidden)
+    factor = cascade.config.stages[index].resolution
+    still, other = (cascade.reduce(x, factor) for x in (fixed, moving))
+    warped, _, hidden = cascade.entering(still, other, index)
+    i, j, k = cascade.patches(index, still.shape[2:])[0].read
+    return Case(name, *(x[..., i, j, k] for x in (still, warped, hidden)))
+
+
+def _rounded_up(size: tuple[int, int, int], multiple: int) -> tuple[int, int, int]:
+    i, j, k = (math.ceil(n / multiple) * multiple for n in size)
+    return i, j, k
 
 
 def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) -> Iterator[Case]:
@@ -117,12 +130,14 @@ def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) ->
     """
     config, multiple = cascade.config.stages[index], cascade.config.multiple
     random = torch.Generator().manual_seed(index)
-    for batch, size in enumerate(SIZES, start=1):
-        grid = [n // config.resolution for n in size]
+    for batch, smallest in enumerate(SIZES, start=1):
+        size = _rounded_up(smallest, multiple)
+        patch = cascade.patches(index, [n // config.resolution for n in size])[0]
+        grid = [s.stop - s.start for s in patch.read]
         fixed, moving = torch.rand((2, batch, 1, *grid), generator=random)
         hidden = 2 * torch.rand((batch, config.hidden, *grid), generator=random) - 1
         yield Case("random", fixed, moving, hidden)
-        source = PairSource(size, resolution=1, amplitude=4)
+        source = SyntheticSource(size, resolution=1, amplitude=4)
         pairs = [source.draw(random) for _ in range(batch)]
         fixed, moving = (
             torch.cat(x) for x in zip(*((p.fixed, p.moving) for p in pairs), strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,11 +13,10 @@ import typer
 
 from rwcnet_export import rtx
 from rwcnet_export.bundle import copy_bundle, move_bundle, stage_file, write_bundle
-from rwcnet_export.cases import random_weights, read_pair
+from rwcnet_export.cases import read_pair
 from rwcnet_export.parity import Comparison, compare_stage
-from rwcnet_ref.checkpoint import load_weights, shipped
+from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import PRESETS, StageConfig
-from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST
 from rwcnet_runtime.errors import InputError, RwcnetError
 
@@ -24,6 +24,8 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 # Image sizes an engine is tried for: 1 mm heads, and what is rather smaller and larger.
 _IMAGES = ((64, 64, 64), (160, 192, 224), (256, 256, 256))
+# What the published configuration for OASIS scales to 0 and 1.
+_OASIS_RANGE = (0.0, 1.0)
 
 
 @contextmanager
@@ -36,35 +38,6 @@ def _one_sentence_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def _load(preset: str, weights: Path | None, untrained: bool) -> tuple[Cascade, dict[str, str]]:
-    """Return the model and what is known about its weights."""
-    if preset not in PRESETS:
-        raise InputError(f"there is no preset {preset}: choose one of {', '.join(sorted(PRESETS))}")
-    if untrained:
-        if weights is not None:
-            raise InputError("--weights and --random-weights exclude each other: give one of them")
-        return random_weights(PRESETS[preset]), {"licence": "none", "training_data": "none, random"}
-    path = weights or shipped(preset)
-    if weights is None and not path.is_file():
-        raise InputError(f"no weights come with preset {preset}: give a file with --weights")
-    try:
-        cascade, about = load_weights(path)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"there is no file {path}: give weights written by rwcnet_ref.ship"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"{path} cannot be used as weights ({error}): give a file written by rwcnet_ref.ship"
-        ) from error
-    if cascade.config.name != preset:
-        raise InputError(
-            f"{path} holds weights of preset {cascade.config.name}, not {preset}: add --preset "
-            f"{cascade.config.name}"
-        )
-    return cascade, about
-
-
 def _indices(stage: str, count: int) -> list[int]:
     numbers = [str(n + 1) for n in range(count)]
     if stage != "all" and stage not in numbers:
@@ -72,11 +45,25 @@ def _indices(stage: str, count: int) -> list[int]:
     return [n for n, number in enumerate(numbers) if stage in ("all", number)]
 
 
+def _intensity_range(
+    given: tuple[float, float] | None, published: bool
+) -> tuple[float, float] | None:
+    """Return what is scaled to 0 and 1; None where images are normalised by their percentiles."""
+    if not published:
+        if given is not None:
+            raise InputError("--intensity goes with --published only: leave it out")
+        return None
+    lowest, highest = given or _OASIS_RANGE
+    if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
+        raise InputError(f"--intensity {lowest:g} {highest:g} is no range: give MIN below MAX")
+    return lowest, highest
+
+
 def _profile(config: StageConfig) -> rtx.Profile:
     """Return the sizes of the stage's grid, or of its patches, that an engine is tried for."""
     edge = config.patch or max(_IMAGES[-1])
     smallest, usual, largest = (
-        (1, *(min(n // config.resolution, edge) for n in size)) for size in _IMAGES
+        (1, *(min(n // config.resolution // config.parts, edge) for n in size)) for size in _IMAGES
     )
     return smallest, usual, largest
 
@@ -97,11 +84,30 @@ def _table(rows: list[Comparison]) -> str:
 @app.command()
 def export(
     stage: Annotated[str, typer.Option(help="all, or the number of one stage; 1 is the coarsest.")],
-    preset: Annotated[str, typer.Option(help=f"One of {', '.join(sorted(PRESETS))}.")] = "base",
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            help=f"One of {', '.join(sorted(PRESETS))}; default: what the weights are of, or "
+            f"{DEFAULT_PRESET}."
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
+        typer.Option(help="Weights of rwcnet-train (.safetensors); default: those shipped."),
+    ] = None,
+    published: Annotated[
+        tuple[Path, Path, Path] | None,
         typer.Option(
-            help="Weights written by rwcnet_ref.ship (.safetensors); default: those shipped."
+            metavar="STAGE1 STAGE2 STAGE3",
+            help="Checkpoints (.pth) of the published code, the coarsest stage first.",
+        ),
+    ] = None,
+    intensity: Annotated[
+        tuple[float, float] | None,
+        typer.Option(
+            metavar="MIN MAX",
+            help="With --published: intensities its configuration scales to 0 and 1. Default: 0 1, "
+            "as for OASIS; the one for NLST is -4e-3 16e3.",
         ),
     ] = None,
     untrained: Annotated[
@@ -113,31 +119,35 @@ def export(
     ] = None,
     check: Annotated[
         tuple[Path, Path] | None,
-        typer.Option(metavar="FIXED MOVING", help="NIfTI images to compare with torch on as well."),
+        typer.Option(metavar="FIXED MOVING", help="Images to compare with torch on as well."),
     ] = None,
 ) -> None:
     """Write a bundle of ONNX graphs, after comparing each stage with torch in ONNX Runtime."""
-    target = output or Path(f"rwcnet-bundle-{preset}")
     with _one_sentence_errors():
+        intensity_range = _intensity_range(intensity, published is not None)
+        cascade, about = find_weights(preset, weights, published, untrained)
+        target = output or Path(f"rwcnet-bundle-{cascade.config.name}")
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file: choose a folder with -o")
-        cascade, about = _load(preset, weights, untrained)
         everything = range(len(cascade.config.stages))
         indices = _indices(stage, len(everything))
-        images = None if check is None else read_pair(*check, cascade.config.multiple)
+        images = (
+            None if check is None else read_pair(*check, cascade.config.multiple, intensity_range)
+        )
         # On the same disk as the target, so that files can be moved there in one step each.
         place = target.absolute()
         near = next(folder for folder in (place, *place.parents) if folder.is_dir())
         with tempfile.TemporaryDirectory(prefix=".rwcnet-export-", dir=near) as name:
             folder = Path(name)
             if stage != "all" and (target / MANIFEST).is_file():
-                copy_bundle(target, folder, cascade)
+                copy_bundle(target, folder, cascade, intensity_range)
             write_bundle(
                 cascade,
                 folder,
                 stages=indices,
                 licence=about.get("licence", "not stated"),
                 training_data=about.get("training_data", "not stated"),
+                intensity_range=intensity_range,
             )
             rows: list[Comparison] = []
             for n in indices:

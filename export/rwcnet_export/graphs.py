@@ -6,15 +6,15 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops
-from rwcnet_ref.grid import compose
-from rwcnet_ref.model import Cascade, Stage
+from rwcnet_ref.grid import exponential
+from rwcnet_ref.model import Cascade
 
 
 class Enter(nn.Module):
@@ -36,11 +36,23 @@ class Compose(nn.Module):
 
     def __init__(self, cascade: Cascade) -> None:
         super().__init__()
-        self.warp = cascade.warp
+        self.cascade = cascade
 
     def forward(self, step: Tensor, below: Tensor) -> Tensor:
         """Compose two flows."""
-        return compose(self.warp, step, below)
+        return self.cascade.compose(step, below)
+
+
+class Exponential(nn.Module):
+    """After a stage that finds a velocity: its flow."""
+
+    def __init__(self, cascade: Cascade) -> None:
+        super().__init__()
+        self.warp = cascade.warp
+
+    def forward(self, velocity: Tensor) -> Tensor:
+        """Integrate a velocity."""
+        return exponential(self.warp, velocity)
 
 
 @contextlib.contextmanager
@@ -74,8 +86,7 @@ def to_onnx(
     module: nn.Module,
     inputs: dict[str, Tensor],
     outputs: Sequence[str],
-    *,
-    coarse: Sequence[str] = (),
+    units: Mapping[str, int],
 ) -> onnx.ModelProto:
     """Export a module with dynamic batch and size.
 
@@ -87,8 +98,8 @@ def to_onnx(
         Name and example of each input, (b, c, i, j, k) with b over 1.
     outputs
         Name of each output.
-    coarse
-        Inputs on a grid of half the size of the others.
+    units
+        For each input: its axes are this times what the axes of all inputs have in common.
 
     Returns
     -------
@@ -98,12 +109,13 @@ def to_onnx(
     module = copy.deepcopy(module).eval()
     replace_ops(module)
     batch = torch.export.Dim("batch", min=1)
-    half = [torch.export.Dim(f"half_{axis}", min=2) for axis in "ijk"]
-    whole = (
-        [2 * dim for dim in half] if coarse else [torch.export.Dim(axis, min=2) for axis in "ijk"]
-    )
+    common = [torch.export.Dim(axis, min=2) for axis in "ijk"]
     shapes = [
-        {0: batch} | {n + 2: dim for n, dim in enumerate(half if name in coarse else whole)}
+        {0: batch}
+        | {
+            n: units[name] * dim if units[name] > 1 else dim
+            for n, dim in enumerate(common, start=2)
+        }
         for name in inputs
     ]
     with _quiet_exporter():
@@ -126,34 +138,49 @@ def to_onnx(
     return model
 
 
-def stage_graph(stage: Stage) -> onnx.ModelProto:
-    """Export one stage with its steps unrolled."""
-    size = (2, 1, 16, 12, 20)
+def stage_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
+    """Export stage `index` with its steps unrolled."""
+    unit, stage = cascade.config.unit, cascade.stage(index)
+    size = _example(unit)
     example = {
-        "fixed": torch.rand(size),
-        "moving": torch.rand(size),
-        "hidden": torch.zeros((2, stage.config.hidden, *size[2:])),
+        "fixed": torch.rand((2, 1, *size)),
+        "moving": torch.rand((2, 1, *size)),
+        "hidden": torch.zeros((2, stage.config.hidden, *size)),
     }
-    return to_onnx(stage, example, ("flow", "hidden_out"))
+    return to_onnx(stage, example, ("flow", "hidden_out"), dict.fromkeys(example, unit))
 
 
-def feature_graph(stage: Stage) -> onnx.ModelProto:
-    """Export a stage's feature encoder alone."""
-    return to_onnx(stage.features, {"image": torch.rand(2, 1, 16, 12, 20)}, ("features",))
+def feature_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
+    """Export the feature encoder of stage `index` alone."""
+    unit, encoder = cascade.config.unit, cascade.stage(index).features
+    assert isinstance(encoder, nn.Module)
+    image = torch.rand((2, 1, *_example(unit)))
+    return to_onnx(encoder, {"image": image}, ("features",), {"image": unit})
 
 
 def enter_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     """Export `Enter` for the stage `index` that is about to run."""
     example = {
-        "moving": torch.rand(2, 1, 16, 12, 20),
-        "flow": torch.rand(2, 3, 8, 6, 10),
-        "hidden": torch.rand(2, cascade.config.stages[index - 1].hidden, 8, 6, 10),
+        "moving": torch.rand((2, 1, *_example(2))),
+        "flow": torch.rand((2, 3, *_example(1))),
+        "hidden": torch.rand((2, cascade.config.stages[index - 1].hidden, *_example(1))),
     }
     names = ("warped", "flow_out", "hidden_out")
-    return to_onnx(Enter(cascade, index), example, names, coarse=("flow", "hidden"))
+    return to_onnx(Enter(cascade, index), example, names, {"moving": 2, "flow": 1, "hidden": 1})
 
 
 def compose_graph(cascade: Cascade) -> onnx.ModelProto:
     """Export `Compose`."""
-    example = {"step": torch.rand(2, 3, 16, 12, 20), "below": torch.rand(2, 3, 16, 12, 20)}
-    return to_onnx(Compose(cascade), example, ("flow",))
+    example = {name: torch.rand((2, 3, *_example(1))) for name in ("step", "below")}
+    return to_onnx(Compose(cascade), example, ("flow",), dict.fromkeys(example, 1))
+
+
+def exponential_graph(cascade: Cascade) -> onnx.ModelProto:
+    """Export `Exponential`."""
+    example = {"velocity": torch.rand((2, 3, *_example(1)))}
+    return to_onnx(Exponential(cascade), example, ("flow",), {"velocity": 1})
+
+
+def _example(unit: int) -> tuple[int, int, int]:
+    """Return a small grid to trace on, no axis like another."""
+    return 3 * unit, 2 * unit, 4 * unit

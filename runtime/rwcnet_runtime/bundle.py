@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from rwcnet_runtime.errors import BackendError, BundleError
-from rwcnet_runtime.preprocess import INTENSITY_RULE
+from rwcnet_runtime.preprocess import FIXED_RANGE, PERCENTILES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 DEFAULT = "base"
 # What other values would mean is not implemented, so they are refused instead of ignored.
-_UNDERSTOOD = {
-    "intensity": INTENSITY_RULE,
-    "working_spacing_mm": None,
-    "op_domain": "rwcnet",
-    "op_version": 1,
+_UNDERSTOOD: dict[str, tuple[Any, ...]] = {
+    "reduction": ("average", "nearest"),
+    "intensity": (PERCENTILES, FIXED_RANGE),
+    "working_spacing_mm": (None,),
+    "op_domain": ("rwcnet",),
+    "op_version": (1,),
 }
 
 
@@ -41,7 +42,11 @@ class StageEntry:
     hidden
         Channels of the stage's hidden state.
     patch, halo
-        Largest edge of a patch (None: the whole image), and how much of it only gives context.
+        Largest edge of a patch, and how much of it only gives context.
+    parts
+        Patches along each axis where `patch` is None: 1 runs the image whole.
+    velocity
+        Whether the stage's output is a stationary velocity: ``exponential.onnx`` makes its flow.
     """
 
     resolution: int
@@ -50,6 +55,8 @@ class StageEntry:
     hidden: int
     patch: int | None
     halo: int
+    parts: int
+    velocity: bool
 
 
 @dataclass(frozen=True)
@@ -64,10 +71,14 @@ class Manifest:
         Coarse to fine.
     multiple
         Image sizes must be padded to a multiple of this.
+    reduction
+        How images are brought to coarser grids: "average" of the voxels, or the "nearest" one.
     working_spacing_mm
         Voxel size the model works at; None means the fixed image's own grid.
     intensity
         Name of the rule images are normalised by, see `rwcnet_runtime.preprocess.normalise`.
+    intensity_range
+        The intensities that become 0 and 1, where the rule is a fixed range; else None.
     op_domain, op_version
         Of the operators written as model-local functions.
     weights
@@ -79,8 +90,10 @@ class Manifest:
     name: str
     stages: tuple[StageEntry, ...]
     multiple: int
+    reduction: str
     working_spacing_mm: float | None
     intensity: str
+    intensity_range: tuple[float, float] | None
     op_domain: str
     op_version: int
     weights: dict[str, str]
@@ -108,6 +121,11 @@ class Manifest:
                     f"{SCHEMA_VERSION}: export it again with this version of rwcnet"
                 )
             stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
+            if fields["intensity_range"] is not None:
+                lowest, highest = map(float, fields["intensity_range"])
+                if not lowest < highest:
+                    raise ValueError(f"intensity_range runs from {lowest} to {highest}")
+                fields["intensity_range"] = (lowest, highest)
             manifest = cls(stages=stages, **fields)
             manifest.files.items()
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -116,11 +134,17 @@ class Manifest:
             ) from error
         for field, wanted in _UNDERSTOOD.items():
             found = getattr(manifest, field)
-            if found != wanted:
+            if found not in wanted:
                 raise BundleError(
-                    f"the bundle's {field} is {found!r}, this runtime knows only {wanted!r}: "
-                    "export it again with this version of rwcnet"
+                    f"the bundle's {field} is {found!r}, this runtime knows only "
+                    f"{' and '.join(map(repr, wanted))}: export it again with this version of "
+                    "rwcnet"
                 )
+        if (manifest.intensity_range is None) != (manifest.intensity == PERCENTILES):
+            raise BundleError(
+                f"the bundle's intensity_range is {manifest.intensity_range}, which does not go "
+                f"with the rule {manifest.intensity!r}: export it again"
+            )
         return manifest
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from rwcnet_runtime.backend import Array, Session
 from rwcnet_runtime.bundle import Bundle, StageEntry
-from rwcnet_runtime.patches import run_in_patches
+from rwcnet_runtime.patches import lay_out, run_in_patches
 
 Progress = Callable[[str, float], None]
 
@@ -21,6 +21,11 @@ def downsample(image: Array, factor: int) -> Array:
     blocks = image.reshape(b, c, i, factor, j, factor, k, factor)
     averages: Array = blocks.mean(axis=(3, 5, 7), dtype=np.float32)
     return averages
+
+
+def every(image: Array, factor: int) -> Array:
+    """Keep every factor-th voxel of (b, c, i, j, k) along each axis, the first one on."""
+    return np.ascontiguousarray(image[:, :, ::factor, ::factor, ::factor])
 
 
 class Cascade:
@@ -36,11 +41,14 @@ class Cascade:
 
     def __init__(self, bundle: Bundle, engine: str = "fp32") -> None:
         self.entries = bundle.manifest.stages
+        self._reduce = {"average": downsample, "nearest": every}[bundle.manifest.reduction]
         self._stages = [Session(bundle.stage_path(n, engine)) for n in range(len(self.entries))]
         self._enter = [
             Session(bundle.graph_path(f"enter{n + 1}.onnx")) for n in range(1, len(self.entries))
         ]
         self._compose = Session(bundle.graph_path("compose.onnx"))
+        if any(entry.velocity for entry in self.entries):
+            self._exponential = Session(bundle.graph_path("exponential.onnx"))
 
     def run(
         self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None
@@ -66,8 +74,8 @@ class Cascade:
         for n, (entry, session) in enumerate(zip(self.entries, self._stages, strict=True)):
             name = f"stage{n + 1}"
             start = time.perf_counter()
-            still = downsample(fixed, entry.resolution)
-            warped = downsample(moving, entry.resolution)
+            still = self._reduce(fixed, entry.resolution)
+            warped = self._reduce(moving, entry.resolution)
             if below is None:
                 flow_below = None
                 hidden = np.zeros((1, entry.hidden, *still.shape[2:]), np.float32)
@@ -81,6 +89,8 @@ class Cascade:
                 session, entry, [still, warped, hidden], partial(progress, name)
             )
             ran = time.perf_counter()
+            if entry.velocity:
+                (flow,) = self._exponential.run(velocity=flow)
             if flow_below is not None:
                 (flow,) = self._compose.run(step=flow, below=flow_below)
             below = (flow, hidden)
@@ -100,12 +110,8 @@ class Cascade:
         def run(arrays: list[Array]) -> list[Array]:
             return session.run(**dict(zip(names, arrays, strict=True)))
 
-        if entry.patch is None:
-            results = run(inputs)
-            progress(1.0)
-        else:
-            for done, count, joined in run_in_patches(run, inputs, entry.patch, entry.halo):
-                results = joined
-                progress(done / count)
-        flow, hidden = results
+        patches = lay_out(inputs[0].shape[2:], entry.patch, entry.halo, entry.parts)
+        for done, count, joined in run_in_patches(run, inputs, patches):
+            flow, hidden = joined
+            progress(done / count)
         return flow, hidden

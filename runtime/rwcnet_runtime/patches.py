@@ -44,7 +44,9 @@ def _along_axis(length: int, patch: int, halo: int) -> list[tuple[slice, slice, 
     ]
 
 
-def lay_out(shape: tuple[int, ...], patch: int, halo: int) -> list[Patch]:
+def lay_out(
+    shape: tuple[int, ...], patch: int | None, halo: int = 0, parts: int = 1
+) -> list[Patch]:
     """Return the patches of an image; all of one size, fixed by the image's size alone.
 
     Parameters
@@ -52,11 +54,13 @@ def lay_out(shape: tuple[int, ...], patch: int, halo: int) -> list[Patch]:
     shape
         Image size (i, j, k).
     patch
-        Largest edge of a patch, halo included.
+        Largest edge of a patch, halo included; None cuts each axis into `parts`.
     halo
         Voxels a patch reads beyond the part it answers for, where the image goes on.
+    parts
+        Patches along each axis where `patch` is None.
     """
-    axes = [_along_axis(length, patch, halo) for length in shape]
+    axes = [_along_axis(n, patch or math.ceil(n / parts), halo) for n in shape]
     return [
         Patch(*(tuple(slices) for slices in zip(*place, strict=True)))
         for place in itertools.product(*axes)
@@ -64,7 +68,7 @@ def lay_out(shape: tuple[int, ...], patch: int, halo: int) -> list[Patch]:
 
 
 def run_in_patches(
-    run: Callable[[list[Array]], list[Array]], inputs: list[Array], patch: int, halo: int
+    run: Callable[[list[Array]], list[Array]], inputs: list[Array], patches: list[Patch]
 ) -> Iterator[tuple[int, int, list[Array]]]:
     """Run arrays (1, c, i, j, k) through `run` in batches of patches.
 
@@ -76,7 +80,6 @@ def run_in_patches(
         The results, whole; complete when `done` equals `count`.
     """
     shape = inputs[0].shape[2:]
-    patches = lay_out(shape, patch, halo)
     voxels = math.prod(s.stop - s.start for s in patches[0].read)
     at_once = max(1, VOXELS_AT_ONCE // voxels)
     joined: list[Array] = []

@@ -8,11 +8,14 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
 
-# Recorded in a bundle's manifest: what `normalise` does.
-INTENSITY_RULE = "percentiles 0.5 and 99.5 of the voxels above the minimum to 0 and 1"
+# Recorded in a bundle's manifest: what `normalise` does, without a fixed range and with one.
+PERCENTILES = "percentiles 0.5 and 99.5 of the voxels above the minimum to 0 and 1"
+FIXED_RANGE = "the ends of intensity_range to 0 and 1, not clipped"
 
 
-def normalise(data: NDArray[np.float32]) -> NDArray[np.float32]:
+def normalise(
+    data: NDArray[np.float32], fixed_range: tuple[float, float] | None = None
+) -> NDArray[np.float32]:
     """Scale intensities linearly to [0, 1], robust to outliers.
 
     The lowest intensity of an image is taken for background. 0 and 1 are put at the percentiles
@@ -22,17 +25,22 @@ def normalise(data: NDArray[np.float32]) -> NDArray[np.float32]:
     ----------
     data : ndarray, any shape, float32
         Finite intensities in any unit.
+    fixed_range
+        Put 0 and 1 at these intensities of every image instead, as the published models want it.
 
     Returns
     -------
     ndarray, same shape, float32
-        ``clip((data - lo) / (hi - lo), 0, 1)``.
+        ``clip((data - lo) / (hi - lo), 0, 1)``, with a fixed range not clipped.
 
     Raises
     ------
     InputError
         If the two percentiles are equal, as in a mask.
     """
+    if fixed_range is not None:
+        lowest, highest = fixed_range
+        return (data - lowest) / (highest - lowest)
     foreground = data[data > data.min()]
     # Python floats, which leave the arithmetic below in float32.
     lo, hi = map(float, np.percentile(foreground, (0.5, 99.5))) if foreground.size else (0.0, 0.0)

@@ -119,9 +119,9 @@ def check_output(folder: Path, *inputs: Path) -> None:
             raise InputError(f"{path} would be replaced by a result: choose another folder with -o")
 
 
-def _normalised(volume: Volume) -> NDArray[np.float32]:
+def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDArray[np.float32]:
     try:
-        return normalise(volume.data)
+        return normalise(volume.data, fixed_range)
     except InputError as error:
         raise InputError(f"{volume.path}: {error}") from error
 
@@ -181,7 +181,8 @@ def register(
                 f"{still.path} and {other.path} do not overlap in the world: give an initial "
                 "transform that brings them together with --initial-transform"
             )
-        fixed_image, moving_values = _normalised(still), _normalised(other)
+        fixed_range = opened.manifest.intensity_range
+        fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
         moving_image = start.resample(moving_values)
         padding = Padding.to_multiple(still.grid.shape, opened.manifest.multiple)
         images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]

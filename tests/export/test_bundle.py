@@ -1,5 +1,6 @@
 """A written bundle is one the runtime opens, checks, and runs as torch does."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -10,12 +11,14 @@ from rwcnet_export.bundle import weights_sha256
 from rwcnet_export.cases import random_weights
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade as TorchCascade
-from rwcnet_ref.pairs import PairSource
+from rwcnet_ref.pairs import SyntheticSource
+from rwcnet_ref.patches import lay_out as torch_lay_out
 from rwcnet_ref.patches import patch_axis
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.errors import BundleError
 from rwcnet_runtime.patches import lay_out
+from rwcnet_runtime.preprocess import PERCENTILES
 
 
 def test_manifest(exported: Path, cascade: TorchCascade) -> None:
@@ -29,8 +32,11 @@ def test_manifest(exported: Path, cascade: TorchCascade) -> None:
     assert manifest.name == "tiny"
     assert manifest.multiple == TINY.multiple
     for entry, config in zip(manifest.stages, TINY.stages, strict=True):
-        for name in ("resolution", "steps", "radius", "hidden", "patch", "halo"):
-            assert getattr(entry, name) == getattr(config, name)
+        for field in dataclasses.fields(entry):
+            assert getattr(entry, field.name) == getattr(config, field.name)
+    assert manifest.reduction == "average"
+    assert manifest.intensity == PERCENTILES
+    assert manifest.intensity_range is None
     assert manifest.weights == {
         "licence": "none",
         "training_data": "none, random",
@@ -57,7 +63,7 @@ def test_runtime_cascade_is_the_torch_cascade(
     exported: Path, cascade: TorchCascade, size: tuple[int, int, int]
 ) -> None:
     """The smaller image runs whole, the larger in patches at full resolution."""
-    pair = PairSource(size, resolution=1, amplitude=6).draw(torch.Generator().manual_seed(0))
+    pair = SyntheticSource(size, resolution=1, amplitude=6).draw(torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected = cascade(pair.fixed, pair.moving).numpy()
     flow, seconds = Cascade(Bundle.open(exported)).run(pair.fixed.numpy(), pair.moving.numpy())
@@ -81,6 +87,16 @@ def test_torch_and_runtime_cut_the_same_patches(patch: int, halo: int) -> None:
             assert start + edge <= length
             assert start + halo <= first or start == first == 0
             assert last <= start + edge - halo or last == length
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_torch_and_runtime_cut_the_same_parts(parts: int) -> None:
+    for shape in ((12, 6, 18), (48, 32, 64), (13, 7, 9)):
+        ours = lay_out(shape, None, 0, parts)
+        theirs = torch_lay_out(shape, parts=parts)
+        assert len(ours) == len(theirs) == parts**3
+        for a, b in zip(ours, theirs, strict=True):
+            assert (a.read, a.own, a.inner) == (b.read, b.own, b.inner)
 
 
 def test_random_weights_are_always_the_same_and_leave_the_generator_alone() -> None:

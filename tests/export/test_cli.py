@@ -16,6 +16,7 @@ from rwcnet_ref.checkpoint import save_weights
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.preprocess import FIXED_RANGE
 
 TINY_RANDOM = ("--preset", "tiny", "--random-weights")
 
@@ -77,9 +78,9 @@ def test_one_stage_of_other_weights_is_refused(exported: Path, tmp_path: Path) -
     folder = tmp_path / "bundle"
     shutil.copytree(exported, folder)
     before = (folder / "manifest.json").read_bytes()
-    result = _export("--stage", "3", "--preset", "tiny", "--weights", weights, "-o", folder)
+    result = _export("--stage", "3", "--weights", weights, "-o", folder)
     assert result.exit_code == 2
-    assert "made from other weights or sizes" in result.stderr
+    assert "made from other weights, sizes or intensities" in result.stderr
     assert (folder / "manifest.json").read_bytes() == before
     Bundle.open(folder)
 
@@ -95,7 +96,7 @@ def test_one_stage_compared_on_images(
     assert result.exit_code == 0, result.output
     (row,) = (line.split() for line in result.stdout.splitlines() if "images" in line)
     assert row[:2] == ["3", "images"]
-    assert "".join(row[2:7]) == "36x32x28"
+    assert "".join(row[2:7]) == "26x32x28"  # the first patch
     assert float(row[-1]) <= 1e-3
     assert "not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert Bundle.open(folder).manifest.files.keys() == {
@@ -121,12 +122,18 @@ def test_a_stage_that_differs_is_not_kept(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--preset", "huge"), "choose one of base, tiny"),
+        (("--preset", "huge"), "choose one of base, thesis, tiny"),
         (("--preset", "tiny"), "no weights come with preset tiny"),
-        (("--preset", "tiny", "--weights", "absent.safetensors"), "no file absent.safetensors"),
-        (("--preset", "tiny", "--weights", "text.safetensors"), "text.safetensors cannot be used"),
-        (("--preset", "base", "--weights", "tiny.safetensors"), "add --preset tiny"),
+        (("--weights", "absent.safetensors"), "no weights at absent.safetensors"),
+        (("--weights", "text.safetensors"), "text.safetensors is not a safetensors file"),
+        (("--preset", "base", "--weights", "tiny.safetensors"), "leave out --preset"),
         ((*TINY_RANDOM, "--weights", "tiny.safetensors"), "exclude each other"),
+        (("--published", *3 * ["absent.pth"]), "no weights at absent.pth"),
+        (("--published", *3 * ["text.nii"]), "text.nii is not a file of weights"),
+        (("--published", *3 * ["text.nii"], "--intensity", "1", "1"), "give MIN below MAX"),
+        (("--published", *3 * ["text.nii"], "--intensity", "0", "nan"), "give MIN below MAX"),
+        (("--published", *3 * ["text.nii"], "--random-weights"), "exclude each other"),
+        ((*TINY_RANDOM, "--intensity", "0", "1"), "with --published only"),
         ((*TINY_RANDOM, "--stage", "4"), "choose all, 1, 2, 3"),
         ((*TINY_RANDOM, "--check", "no.nii", "text.nii"), "no.nii does not exist"),
         ((*TINY_RANDOM, "--check", "text.nii", "no.nii"), "text.nii is not a NIfTI file"),
@@ -149,11 +156,15 @@ def test_wrong_calls(
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_stage_does_not_join_a_bundle_of_other_sizes(exported: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("other", ["sizes", "intensities"])
+def test_a_stage_does_not_join_another_bundle(exported: Path, tmp_path: Path, other: str) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(exported, folder)
     fields = json.loads((folder / "manifest.json").read_text())
-    fields["stages"][0]["hidden"] = 99
+    if other == "sizes":
+        fields["stages"][0]["hidden"] = 99
+    else:
+        fields |= {"intensity": FIXED_RANGE, "intensity_range": [0, 1]}
     (folder / "manifest.json").write_text(json.dumps(fields))
     result = _export("--stage", "1", *TINY_RANDOM, "-o", folder)
     _assert_refused(result, "choose another folder with -o")

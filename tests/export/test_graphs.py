@@ -133,9 +133,10 @@ def test_calls_name_their_plugin(exported: Path, index: int) -> None:
 
 
 def test_export_is_silent_and_leaves_the_module(capfd: pytest.CaptureFixture[str]) -> None:
-    stage = random_weights(TINY).stage(2).train()
+    cascade = random_weights(TINY)
+    stage = cascade.stage(2).train()
     before = {name: x.clone() for name, x in stage.state_dict().items()}
-    feature_graph(stage)
+    feature_graph(cascade, 2)
     assert capfd.readouterr() == ("", "")
     assert stage.features.training
     assert all(torch.equal(x, before[name]) for name, x in stage.state_dict().items())

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from rwcnet_export.ops import OPSET, add_functions
 from rwcnet_export.ops.call import DOMAIN, PLUGIN
-from rwcnet_ref.correlation import local_correlation
+from rwcnet_ref.correlation import Metric, local_correlation
 from rwcnet_ref.grid import Warp
 
 Run = Callable[..., Tensor]
 
+METRICS: tuple[Metric, ...] = ("dot", "absolute_difference")
 SIZES = [(2, 2, 2), (5, 7, 9), (16, 12, 20)]
 
 
@@ -67,10 +68,10 @@ def warp(request: pytest.FixtureRequest) -> Run:
 
 
 @pytest.fixture(scope="module", params=["function", "inlined"])
-def correlate(request: pytest.FixtureRequest) -> Callable[[int], Run]:
-    """Return the operator of a radius."""
+def correlate(request: pytest.FixtureRequest) -> Callable[..., Run]:
+    """Return the operator of a radius and a metric."""
 
-    def make(radius: int) -> Run:
+    def make(radius: int, metric: Metric = "dot") -> Run:
         maps: list[str | int] = ["b", "c", "i", "j", "k"]
         n = 2 * radius + 1
         inputs: dict[str, list[str | int]] = {
@@ -79,7 +80,7 @@ def correlate(request: pytest.FixtureRequest) -> Callable[[int], Run]:
             "weight": ["o", 1, n, n, n],
             "bias": ["o"],
         }
-        model = _model("LocalCorrelation3d", inputs, radius=radius, metric="dot")
+        model = _model("LocalCorrelation3d", inputs, radius=radius, metric=metric)
         return _runner(model if request.param == "function" else _inlined(model))
 
     return make
@@ -94,11 +95,13 @@ def _largest(a: Tensor, b: Tensor) -> float:
     return float((a - b).abs().max())
 
 
+@pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("radius", [1, 2, 3])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("batch", "channels", "projected"), [(1, 1, 1), (2, 3, 5), (2, 8, 4)])
 def test_correlation_is_the_definition(
-    correlate: Callable[[int], Run],
+    correlate: Callable[..., Run],
+    metric: Metric,
     radius: int,
     size: tuple[int, ...],
     batch: int,
@@ -111,11 +114,27 @@ def test_correlation_is_the_definition(
     # As a model starts: outputs of order one, so that the tolerance means something.
     weight = _random(projected, 1, n, n, n, seed=3) / math.sqrt(channels * n**3)
     bias = _random(projected, seed=4)
-    expected = local_correlation(fixed, moving, weight, bias, radius=radius)
-    assert _largest(correlate(radius)(fixed, moving, weight, bias), expected) < 1e-5
+    expected = local_correlation(fixed, moving, weight, bias, radius=radius, metric=metric)
+    found = correlate(radius, metric)(fixed, moving, weight, bias)
+    # Borders included: at radius 3 most of the offsets leave the smaller images.
+    assert _largest(found, expected) < 1e-5
 
 
-def test_correlation_looks_for_the_offset_it_names(correlate: Callable[[int], Run]) -> None:
+@pytest.mark.parametrize("metric", METRICS)
+def test_correlation_of_a_batch_is_that_of_its_images(
+    correlate: Callable[..., Run], metric: Metric
+) -> None:
+    fixed, moving = _random(2, 2, 3, 5, 7, 9)
+    weight, bias = _random(4, 1, 3, 3, 3, seed=1), _random(4, seed=2)
+    run = correlate(1, metric)
+    both = run(fixed, moving, weight, bias)
+    for n in range(2):
+        alone = run(fixed[n : n + 1], moving[n : n + 1], weight, bias)
+        assert _largest(both[n : n + 1], alone) < 1e-5
+    assert _largest(both[:1], both[1:]) > 1
+
+
+def test_correlation_looks_for_the_offset_it_names(correlate: Callable[..., Run]) -> None:
     fixed, moving = torch.zeros(2, 1, 1, 7, 7, 7)
     fixed[0, 0, 3, 3, 3] = moving[0, 0, 4, 3, 2] = 1
     weight = torch.arange(27.0).reshape(1, 1, 3, 3, 3)
@@ -123,6 +142,17 @@ def test_correlation_looks_for_the_offset_it_names(correlate: Callable[[int], Ru
     # The moving voxel lies at offset (1, 0, -1), the entry (2, 1, 0) of the cube.
     assert out[0, 0, 3, 3, 3] == weight[0, 0, 2, 1, 0]
     assert out.count_nonzero() == 1
+
+
+def test_absolute_difference_looks_for_the_offset_it_names(correlate: Callable[..., Run]) -> None:
+    fixed = _random(1, 2, 9, 9, 9)
+    moving = torch.roll(fixed, (1, 0, -1), dims=(2, 3, 4))
+    weight = torch.zeros(1, 1, 3, 3, 3)
+    weight[0, 0, 2, 1, 0] = 1
+    run = correlate(1, "absolute_difference")
+    inside = (..., *[slice(2, -2)] * 3)
+    assert run(fixed, moving, weight, torch.zeros(1))[inside].abs().max() < 1e-5
+    assert run(fixed, fixed, weight, torch.zeros(1))[inside].min() > 0.1
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -1,9 +1,13 @@
+import json
+from dataclasses import replace
+
 import pytest
 import safetensors.torch
 import torch
 
-from rwcnet_ref.checkpoint import load_weights, save_weights, shipped
-from rwcnet_ref.config import TINY
+from rwcnet_ref.build import build
+from rwcnet_ref.checkpoint import load_published, load_weights, save_weights, shipped
+from rwcnet_ref.config import THESIS, TINY
 
 
 @pytest.fixture
@@ -12,6 +16,17 @@ def saved(tmp_path, lively):
     path = tmp_path / "folder" / "tiny.safetensors"
     save_weights(lively(TINY), path, licence="MIT", data="none")
     return path
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """Return three files of state dicts of the published network, and the network."""
+    folder = tmp_path_factory.mktemp("published")
+    cascade = build(THESIS)
+    paths = [folder / f"stage{n}.pth" for n in (1, 2, 3)]
+    for path, stage in zip(paths, cascade.stages, strict=True):
+        torch.save(stage.state_dict(), path)
+    return paths, cascade
 
 
 def rewrite(path, tensors, preset="tiny"):
@@ -71,8 +86,11 @@ def test_all_tensors_that_do_not_fit_are_named(saved):
     rewrite(saved, tensors)
     with pytest.raises(ValueError, match="does not fit") as error:
         load_weights(saved)
-    named = str(error.value).split(": ")[-1].split(", ")
-    assert named == ["stages.0.head.0.bias", "stages.1.correlation.bias", "stages.9.extra"]
+    assert str(error.value).split(": ")[-1] == (
+        "stages.0.head.0.bias (found none, wanted (6,)), "
+        "stages.1.correlation.bias (found (5,), wanted (4,)), "
+        "stages.9.extra (found (1,), wanted none)"
+    )
 
 
 def test_shipped_weights_lie_in_the_package():
@@ -80,3 +98,90 @@ def test_shipped_weights_lie_in_the_package():
     assert path.name == "base.safetensors"
     assert path.parent.name == "weights"
     assert path.parent.parent.name == "rwcnet_ref"
+
+
+@pytest.mark.parametrize(
+    "change", [{"correlate": False}, {"velocity": True}, {"steps": 5}], ids=str
+)
+def test_sizes_of_a_variant_come_with_its_weights(tmp_path, lively, change):
+    variant = replace(TINY, stages=tuple(replace(stage, **change) for stage in TINY.stages))
+    save_weights(lively(variant), tmp_path / "variant.safetensors")
+    cascade, about = load_weights(tmp_path / "variant.safetensors")
+    assert cascade.config == variant
+    assert about == {"preset": "tiny"}
+
+
+def test_a_file_that_names_only_its_preset_is_read(saved):
+    rewrite(saved, safetensors.torch.load_file(saved))
+    assert load_weights(saved)[0].config == TINY
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["{", "[]", "{}", '{"name": "x", "stages": []}', '{"name": "x", "stages": [{"size": 3}]}'],
+)
+def test_sizes_that_make_no_model_are_said(saved, config):
+    tensors = safetensors.torch.load_file(saved)
+    metadata = {"preset": "tiny", "config": config}
+    safetensors.torch.save_file(tensors, saved, metadata=metadata)
+    with pytest.raises(ValueError, match=r"tiny\.safetensors names sizes that make no model"):
+        load_weights(saved)
+
+
+def test_the_sizes_in_a_file_are_those_of_the_model(saved):
+    with safetensors.safe_open(saved, framework="pt") as file:
+        assert json.loads(file.metadata()["config"]) == json.loads(json.dumps(TINY.to_dict()))
+
+
+def test_published_checkpoints_are_read(published):
+    paths, original = published
+    cascade, about = load_published(*paths)
+    assert cascade.config == THESIS
+    assert not cascade.training
+    assert about["preset"] == "thesis"
+    for name, tensor in original.state_dict().items():
+        torch.testing.assert_close(cascade.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_all_keys_and_shapes_that_do_not_fit_are_named(published, tmp_path):
+    paths, _ = published
+    state = torch.load(paths[2], weights_only=True)
+    state.pop("update.gru.convr.bias")
+    state["module.extra"] = torch.zeros(2)
+    broken = tmp_path / "broken.pth"
+    torch.save(state, broken)
+    with pytest.raises(ValueError, match=r"broken\.pth does not fit stage 3") as error:
+        load_published(*paths[:2], broken)
+    assert str(error.value).split(": ")[-1] == (
+        "module.extra (found (2,), wanted none), update.gru.convr.bias (found none, wanted (64,))"
+    )
+    with pytest.raises(ValueError, match="stage 1 of the published network") as error:
+        load_published(paths[2], paths[1], paths[0])
+    assert str(error.value).split(": ")[-1] == (
+        "update.encoder.convc1.weight (found (8, 125, 1, 1, 1), wanted (8, 343, 1, 1, 1))"
+    )
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"not weights", {"state": 3}, [1], torch.zeros(3)], ids=type
+)
+def test_what_is_no_state_dict_is_said(published, tmp_path, content):
+    path = tmp_path / "other.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(ValueError, match=r"other\.pth (is not|holds no)"):
+        load_published(path, *published[0][1:])
+
+
+def test_code_in_a_checkpoint_is_not_run(published, tmp_path):
+    path = tmp_path / "module.pth"
+    torch.save(torch.nn.Linear(1, 1), path)
+    with pytest.raises(ValueError, match=r"module\.pth is not"):
+        load_published(path, *published[0][1:])
+
+
+def test_a_missing_checkpoint_is_said(published, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no weights at .*absent\.pth"):
+        load_published(*published[0][:2], tmp_path / "absent.pth")

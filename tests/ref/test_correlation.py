@@ -36,6 +36,44 @@ def test_plain_loops_give_the_same(random, radius):
 
 
 @pytest.mark.parametrize("radius", [1, 2])
+def test_plain_loops_give_the_same_absolute_differences(random, radius):
+    fixed, moving, weight, bias = drawn(random, radius)
+    offsets = list(itertools.product(range(2 * radius + 1), repeat=3))
+    cost = torch.zeros(2, len(offsets), *SIZE)
+    for x in itertools.product(*map(range, SIZE)):
+        for n, k in enumerate(offsets):
+            there = [a + b - radius for a, b in zip(x, k, strict=True)]
+            difference = (at(fixed, x) - at(moving, there)).abs().sum(1)
+            cost[(slice(None), n, *x)] = difference
+    mean = torch.zeros_like(cost)
+    for x in itertools.product(*map(range, SIZE)):
+        for step in itertools.product((-1, 0, 1), repeat=3):
+            there = [a + b for a, b in zip(x, step, strict=True)]
+            # Beyond the border is zero, and counts: always 27 voxels.
+            mean[(slice(None), slice(None), *x)] += at(cost, there) / 27
+    planes = weight.reshape(len(weight), -1)
+    expected = torch.einsum("ok,bk...->bo...", planes, mean) + bias.view(1, -1, 1, 1, 1)
+    metric = "absolute_difference"
+    found = local_correlation(fixed, moving, weight, bias, radius=radius, metric=metric)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)  # sums of up to 375 differences
+
+
+@pytest.mark.parametrize("size", [(1, 1, 1), (2, 3, 1), (4, 3, 5)], ids=str)
+def test_images_smaller_than_the_search_are_compared_with_zeros(random, size):
+    fixed, moving = torch.rand((2, 2, 3, *size), generator=random)
+    weight = torch.ones(1, 1, 7, 7, 7)
+    found = local_correlation(
+        fixed, moving, weight, torch.zeros(1), radius=3, metric="absolute_difference"
+    )
+    assert found.shape == (2, 1, *size)
+    alone = local_correlation(
+        fixed[1:], moving[1:], weight, torch.zeros(1), radius=3, metric="absolute_difference"
+    )
+    torch.testing.assert_close(found[1:], alone, rtol=1e-5, atol=0)
+    assert (found > 0).all()
+
+
+@pytest.mark.parametrize("radius", [1, 2])
 def test_convolving_each_moving_channel_gives_the_same(random, radius):
     fixed, moving, weight, bias = drawn(random, radius, channels=4, projected=3)
     expected = bias.view(1, -1, 1, 1, 1) + sum(
@@ -57,6 +95,15 @@ def test_one_weight_picks_one_offset_and_outside_is_zero(random, offset):
         expected = (at(fixed, x) * at(moving, there)).sum(1)
         here = found[(slice(None), 0, *x)]
         torch.testing.assert_close(here, expected, rtol=0, atol=1e-5)
+
+
+def test_gradients_reach_both_features(random):
+    fixed, moving, weight, bias = drawn(random, 1)
+    fixed.requires_grad_()
+    moving.requires_grad_()
+    local_correlation(fixed, moving, weight, bias, radius=1).sum().backward()
+    assert fixed.grad.abs().max() > 0
+    assert moving.grad.abs().max() > 0
 
 
 def test_a_weight_of_another_radius_is_refused(random):

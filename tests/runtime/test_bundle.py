@@ -6,6 +6,7 @@ import pytest
 
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest
 from rwcnet_runtime.errors import BackendError, BundleError
+from rwcnet_runtime.preprocess import FIXED_RANGE
 
 
 @pytest.fixture
@@ -48,14 +49,15 @@ def test_a_bundle_without_a_stage_is_refused(copy):
         Bundle.open(copy).stage_path(2, "fp32")
 
 
-def test_another_schema_version_is_refused_with_advice(copy):
+@pytest.mark.parametrize("version", [1, 99])
+def test_another_schema_version_is_refused_with_advice(copy, version):
     fields = json.loads((copy / MANIFEST).read_text())
-    (copy / MANIFEST).write_text(json.dumps(fields | {"schema_version": 99}))
+    (copy / MANIFEST).write_text(json.dumps(fields | {"schema_version": version}))
     with pytest.raises(BundleError, match="export it again"):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 1}', b"\xff\xfe"])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 2}', b"\xff\xfe"])
 def test_a_manifest_that_is_none_is_refused(copy, text):
     (copy / MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match=MANIFEST):
@@ -74,13 +76,35 @@ def test_a_precision_that_is_not_there_is_named():
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("intensity", "min-max"), ("working_spacing_mm", 2.0), ("op_version", 2)],
+    [
+        ("reduction", "median"),
+        ("intensity", "min-max"),
+        ("intensity_range", [0, 1]),
+        ("working_spacing_mm", 2.0),
+        ("op_version", 2),
+    ],
 )
 def test_what_this_runtime_does_not_do_is_refused(copy, field, value):
     fields = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(fields | {field: value}))
     with pytest.raises(BundleError, match=field):
         Bundle.open(copy)
+
+
+def test_a_fixed_range_survives_the_file_and_needs_its_rule():
+    manifest = Bundle.open().manifest
+    fixed = dataclasses.replace(manifest, intensity=FIXED_RANGE, intensity_range=(-4e-3, 16e3))
+    assert Manifest.from_json(fixed.to_json()) == fixed
+    with pytest.raises(BundleError, match="does not go with the rule"):
+        Manifest.from_json(dataclasses.replace(fixed, intensity_range=None).to_json())
+
+
+@pytest.mark.parametrize("wrong", [[1, 1], [2, 1], [0], [0, "x"], [0, float("nan")], 3], ids=str)
+def test_a_range_that_is_none_is_refused(wrong):
+    manifest = Bundle.open().manifest
+    fixed = dataclasses.replace(manifest, intensity=FIXED_RANGE, intensity_range=wrong)
+    with pytest.raises(BundleError, match=MANIFEST):
+        Manifest.from_json(fixed.to_json())
 
 
 def test_a_graph_the_manifest_does_not_list_is_not_given_out(copy):

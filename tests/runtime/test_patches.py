@@ -31,7 +31,8 @@ def test_a_local_filter_in_patches_equals_the_whole(monkeypatch, at_once):
     def blur(arrays):
         return [sum(np.roll(arrays[0], n, axis) for n in (-2, 0, 2) for axis in (2, 3, 4))]
 
-    *_, (done, count, joined) = patches.run_in_patches(blur, [image], patch=24, halo=4)
+    places = patches.lay_out(image.shape[2:], 24, 4)
+    *_, (done, count, joined) = patches.run_in_patches(blur, [image], places)
     assert done == count == 12
     inside = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     np.testing.assert_allclose(joined[0][inside], blur([image])[0][inside], atol=1e-6)

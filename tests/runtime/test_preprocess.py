@@ -31,6 +31,16 @@ def test_outliers_do_not_move_the_scale():
     np.testing.assert_allclose(normalise(spiked), normalise(data), rtol=0, atol=1e-3)
 
 
+def test_a_fixed_range_is_the_same_for_every_image_and_not_clipped():
+    data = np.array([-1000, -4e-3, 8000, 16e3, 20e3], np.float32)
+    result = normalise(data, (-4e-3, 16e3))
+    span = 16e3 + 4e-3
+    expected = [(-1000 + 4e-3) / span, 0, (8000 + 4e-3) / span, 1, (20e3 + 4e-3) / span]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-6)
+    assert result.dtype == np.float32
+    np.testing.assert_array_equal(normalise(np.full(3, 0.5, np.float32), (0, 1)), 0.5)
+
+
 @pytest.mark.parametrize("data", [np.full(10, 3.0), np.repeat([0.0, 1.0], 10)])
 def test_an_image_without_a_range_is_refused(data):
     with pytest.raises(InputError, match="wanted a range"):

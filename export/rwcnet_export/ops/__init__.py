@@ -27,11 +27,18 @@ def replace_ops(module: nn.Module) -> None:
 
 def add_functions(model: onnx.ModelProto) -> None:
     """Add the bodies of the operators a graph calls, in place, and import the domain."""
-    called = {node.op_type for node in model.graph.node if node.domain == DOMAIN}
-    bodies = {"LocalCorrelation3d": correlation.function_body, "Warp3d": warp.function_body}
+    called = {node.op_type: node for node in model.graph.node if node.domain == DOMAIN}
     del model.functions[:]
     for name in sorted(called):
-        text = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{bodies[name]()}'
+        text = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_function_body(called[name])}'
         model.functions.append(onnx.parser.parse_function(text))
     if called and DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
+
+
+def _function_body(node: onnx.NodeProto) -> str:
+    if node.op_type == "Warp3d":
+        return warp.function_body()
+    # A function has one body; the correlations of one graph all have one metric.
+    metric = next(a.s.decode() for a in node.attribute if a.name == "metric")
+    return correlation.function_body(metric)

@@ -6,19 +6,22 @@ import torch
 from torch import Tensor, nn
 
 from rwcnet_export.ops.call import PLUGIN
-from rwcnet_ref.correlation import LocalCorrelation
+from rwcnet_ref.correlation import LocalCorrelation, Metric
+from rwcnet_ref.published import AbsoluteDifference
 
 
 class _Exportable(nn.Module):
-    def __init__(self, definition: LocalCorrelation) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor, radius: int, metric: Metric) -> None:
         super().__init__()
-        self.weight, self.bias, self.radius = definition.weight, definition.bias, definition.radius
+        self.weight = nn.Parameter(weight.detach().contiguous())
+        self.bias = nn.Parameter(bias.detach())
+        self.radius, self.metric = radius, metric
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         return torch.onnx.ops.symbolic(
             "rwcnet::LocalCorrelation3d",
             (fixed, moving, self.weight, self.bias),
-            {"radius": self.radius, "metric": "dot", **PLUGIN},
+            {"radius": self.radius, "metric": self.metric, **PLUGIN},
             dtype=fixed.dtype,
             shape=(fixed.shape[0], self.weight.shape[0], *fixed.shape[2:]),
             version=1,
@@ -26,20 +29,28 @@ class _Exportable(nn.Module):
 
 
 def exportable(module: nn.Module) -> nn.Module | None:
-    """Return the exportable twin of a `LocalCorrelation`, None for any other module."""
-    return _Exportable(module) if isinstance(module, LocalCorrelation) else None
+    """Return the exportable twin of a local correlation, None for any other module."""
+    if isinstance(module, LocalCorrelation):
+        return _Exportable(module.weight, module.bias, module.radius, "dot")
+    if isinstance(module, AbsoluteDifference):
+        return _Exportable(module.kernel(), module.bias, module.radius, "absolute_difference")
+    return None
 
 
-def function_body() -> str:
-    """Return the ONNX function as text.
+def function_body(metric: str) -> str:
+    """Return the ONNX function of a metric as text.
 
-    Correlation and projection are both linear, so for each feature channel the projection weights
-    are a (2r+1)^3 convolution kernel of the moving channel:
-    ``out[o] = bias[o] + sum_c fixed[c] * conv(moving[c], weight[o])``. With an odd kernel,
-    SAME_UPPER pads r zeros on every side, as the definition does. `radius` and `metric` are for
-    the plugin: here the weight's shape says the same.
+    `radius` and `metric` are for the plugin: here the weight's shape, and which of the bodies it
+    is, say the same.
     """
-    return """
+    return {"dot": _DOT, "absolute_difference": _ABSOLUTE_DIFFERENCE}[metric]
+
+
+# Correlation and projection are both linear, so for each feature channel the projection weights
+# are a (2r+1)^3 convolution kernel of the moving channel:
+# out[o] = bias[o] + sum_c fixed[c] * conv(moving[c], weight[o]). With an odd kernel, SAME_UPPER
+# pads r zeros on every side, as the definition does.
+_DOT = """
     LocalCorrelation3d <radius, metric> (fixed, moving, weight, bias) => (out) {
         size = Shape <start = 2> (fixed)
         one = Constant <value_ints = [1]> ()
@@ -58,4 +69,65 @@ def function_body() -> str:
         bias_shape = Constant <value_ints = [1, -1, 1, 1, 1]> ()
         shift = Reshape (bias, bias_shape)
         out = Add (total, shift)
+    }"""
+
+# No such identity here: a loop over the offsets, one alive at a time. The sum over channels is
+# part of the projection, as a matrix whose columns are all the weights of the offset; and the
+# mean over neighbours, linear too, comes after it, on o channels instead of n^3.
+_ABSOLUTE_DIFFERENCE = """
+    LocalCorrelation3d <radius, metric> (fixed, moving, weight, bias) => (out) {
+        zero = Constant <value_ints = [0]> ()
+        one = Constant <value_ints = [1]> ()
+        two = Constant <value_ints = [2]> ()
+        any = Constant <value_ints = [-1]> ()
+        batch = Shape <start = 0, end = 1> (fixed)
+        channels = Shape <start = 1, end = 2> (fixed)
+        size = Shape <start = 2> (fixed)
+        outputs = Shape <start = 0, end = 1> (weight)
+        n = Shape <start = 2, end = 3> (weight)
+        n_squared = Mul (n, n)
+        all_but_one = Sub (n, one)
+        r = Div (all_but_one, two)
+        pads = Concat <axis = 0> (zero, zero, r, r, r, zero, zero, r, r, r)
+        padded = Pad (moving, pads)
+        spatial = Constant <value_ints = [2, 3, 4]> ()
+        planes_shape = Concat <axis = 0> (outputs, any)
+        planes = Reshape (weight, planes_shape)
+        by_offset = Transpose <perm = [1, 0]> (planes)
+        offsets = Shape <start = 0, end = 1> (by_offset)
+        trips = Squeeze (offsets)
+        yes = Constant <value = bool {1}> ()
+        matrix_shape = Concat <axis = 0> (outputs, channels)
+        voxels = ReduceProd (size)
+        flat_shape = Concat <axis = 0> (batch, channels, voxels)
+        total_shape = Concat <axis = 0> (batch, outputs, voxels)
+        nothing_f = Constant <value = float {0.0}> ()
+        nothing = CastLike (nothing_f, fixed)
+        start = Expand (nothing, total_shape)
+        total = Loop <body = add_offset (int64 k, bool going, so_far) => (on, more) {
+            on = Identity (going)
+            index = Unsqueeze (k, zero)
+            a = Div (index, n_squared)
+            within_plane = Mod (index, n_squared)
+            b = Div (within_plane, n)
+            c = Mod (within_plane, n)
+            first = Concat <axis = 0> (a, b, c)
+            end = Add (first, size)
+            there = Slice (padded, first, end, spatial)
+            difference = Sub (fixed, there)
+            distance = Abs (difference)
+            flat = Reshape (distance, flat_shape)
+            weights = Gather <axis = 0> (by_offset, k)
+            column = Unsqueeze (weights, one)
+            matrix = Expand (column, matrix_shape)
+            part = MatMul (matrix, flat)
+            more = Add (so_far, part)
+        }> (trips, yes, start)
+        out_shape = Concat <axis = 0> (batch, outputs, size)
+        unpooled = Reshape (total, out_shape)
+        mean = AveragePool <kernel_shape = [3, 3, 3], pads = [1, 1, 1, 1, 1, 1],
+                            count_include_pad = 1> (unpooled)
+        bias_shape = Constant <value_ints = [1, -1, 1, 1, 1]> ()
+        shift = Reshape (bias, bias_shape)
+        out = Add (mean, shift)
     }"""
