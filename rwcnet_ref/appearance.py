@@ -98,7 +98,8 @@ def scan(image: Tensor, random: torch.Generator, strength: float = 1.0) -> Tenso
         Same shape, float32 within 0..1.
     """
     size = (image.shape[2], image.shape[3], image.shape[4])
-    if _uniform(random, 0, 1) < 0.5:
+    # Torch averages over no window that is longer than the image.
+    if _uniform(random, 0, 1) < 0.5 and min(size) >= 3:
         blurred = F.avg_pool3d(image, 3, stride=1, padding=1, count_include_pad=False)
         image = torch.lerp(image, blurred, _uniform(random, 0, 0.7) * strength)
     bias = strength * _uniform(random, 0, 0.2) * smooth_noise(size, 1, max(size) / 2, random)

@@ -14,6 +14,7 @@ from torch import Tensor
 from rwcnet_ref.appearance import paint, random_contrast, random_labels, scan
 from rwcnet_ref.deformation import Size, random_flow
 from rwcnet_ref.grid import Warp
+from rwcnet_ref.pair import Pair
 from rwcnet_runtime.volumes import read_volume
 
 # FreeSurfer numbers of right-sided structures and of their left twins: one tissue, one intensity.
@@ -87,29 +88,8 @@ def read_label_maps(folder: Path) -> list[LabelMap]:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A training pair on one grid.
-
-    Attributes
-    ----------
-    fixed, moving
-        (1, 1, i, j, k) float32 within 0..1.
-    flow
-        (1, 3, i, j, k) float32, the true displacement in voxels; None for two different heads.
-    fixed_labels, moving_labels
-        (1, c, i, j, k) float32 within 0..1, how much of a voxel each of c structures fills.
-    """
-
-    fixed: Tensor
-    moving: Tensor
-    flow: Tensor | None
-    fixed_labels: Tensor
-    moving_labels: Tensor
-
-
-@dataclass(frozen=True)
-class PairSource:
-    """Draws pairs of one size and resolution.
+class SyntheticSource:
+    """Draws pairs of one size and resolution; a `PairSource`.
 
     Attributes
     ----------
@@ -208,11 +188,12 @@ class PairSource:
         i, j, k = (slice(margin, margin + n) for n in self.size)
         # Warped with its margin, then cut: what comes in from outside the crop is there.
         return Pair(
-            scan(warp(other, flow)[..., i, j, k], random, self.scanner),
-            scan(base[..., i, j, k], random, self.scanner),
-            flow[..., i, j, k],
-            warp(fills, flow)[..., i, j, k],
-            fills[..., i, j, k],
+            fixed=scan(warp(other, flow)[..., i, j, k], random, self.scanner),
+            moving=scan(base[..., i, j, k], random, self.scanner),
+            mm_from_voxel=self._edges(random.device),
+            flow=flow[..., i, j, k],
+            fixed_labels=warp(fills, flow)[..., i, j, k],
+            moving_labels=fills[..., i, j, k],
         )
 
     def _two_heads(
@@ -234,12 +215,15 @@ class PairSource:
         other = paint(moving, contrast, random, self.resolution, self.texture)
         flow = self._flow(self.size, random)
         return Pair(
-            scan(still, random, self.scanner),
-            scan(warp(other, flow), random, self.scanner),
-            None,
-            _fills(fixed, chosen, self.resolution),
-            warp(_fills(moving, chosen, self.resolution), flow),
+            fixed=scan(still, random, self.scanner),
+            moving=scan(warp(other, flow), random, self.scanner),
+            mm_from_voxel=self._edges(random.device),
+            fixed_labels=_fills(fixed, chosen, self.resolution),
+            moving_labels=warp(_fills(moving, chosen, self.resolution), flow),
         )
+
+    def _edges(self, device: torch.device) -> Tensor:
+        return self.resolution * torch.eye(3, device=device)
 
     def _margin(self) -> int:
         return max(4, round(2 * self.amplitude / self.resolution))

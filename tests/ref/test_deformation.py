@@ -31,7 +31,7 @@ def test_a_seed_is_a_flow():
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
-    # The worst that `PairSource` draws with the schedules of the three stages, and half of it.
+    # The worst that `SyntheticSource` draws with the schedules of the three stages, and half of it.
     ("size", "amplitude", "spacing"),
     [(36, 2.0, 4.0), (40, 3.0, 8.0), (40, 4.0, 16.0), (40, 2.0, 16.0)],
 )

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 
 from rwcnet_ref.appearance import paint, random_contrast, random_labels, scan
 from rwcnet_ref.grid import Warp, identity
-from rwcnet_ref.pairs import _LEFT_FROM_RIGHT, LabelMap, PairSource, read_label_maps
+from rwcnet_ref.pairs import _LEFT_FROM_RIGHT, LabelMap, SyntheticSource, read_label_maps
 
-SHAPES = PairSource((16, 12, 20), 1, 3.0)
-HEADS = PairSource((20, 20, 16), 1, 3.0, shapes=0.0)
+SHAPES = SyntheticSource((16, 12, 20), 1, 3.0)
+HEADS = SyntheticSource((20, 20, 16), 1, 3.0, shapes=0.0)
 warp = Warp()
 
 
@@ -92,7 +92,7 @@ def test_the_truth_points_from_the_fixed_structure_to_the_moving_one():
     places = identity(torch.zeros(1, 3, *size))
     ball = ((places - 19.5).square().sum(1)[0] < 25).long()
     head = LabelMap(ball, torch.arange(2), torch.tensor([False, True]), (19.5, 19.5, 19.5))
-    source = PairSource(size, 1, 4.0, [head], shapes=0.0)
+    source = SyntheticSource(size, 1, 4.0, [head], shapes=0.0)
     moved = []
     for seed in range(6):
         pair = source.draw(seeded(seed))
@@ -152,6 +152,8 @@ def test_displacements_are_in_voxels_of_the_pair(head, resolution):
     flows = torch.cat([source.draw(seeded(n)).flow for n in range(6)])
     size = float(flows.square().sum(1).mean().sqrt()) * resolution
     assert 2 < size < 10  # voxels of the label map
+    edges = source.draw(seeded(0)).mm_from_voxel
+    torch.testing.assert_close(edges, resolution * torch.eye(3), rtol=0, atol=0)  # mm
 
 
 def test_drawn_shapes_use_several_classes(random):
