@@ -30,6 +30,7 @@ def test_the_wheel_holds_four_packages_the_bundle_and_the_weights(wheel):
         "rwcnet_runtime/py.typed",
         "rwcnet_ref/weights/base.safetensors",
         "rwcnet_ref/weights/base.md",
+        "rwcnet_ref/configs/ten-minutes.toml",
     ):
         assert name in names
 

@@ -1,0 +1,1 @@
+"""Training of a cascade, stage by stage, from one file of settings."""
