@@ -1,14 +1,25 @@
 """One export for all tests of the folder: the command itself, preset tiny, random weights."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from rwcnet_export.cases import random_weights
 from rwcnet_export.cli import app
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    """These tensors are too small to share; beside other work two threads wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -31,8 +31,9 @@ VARIANTS = {
     "published": ModelConfig(
         "small", (replace(_SMALL, resolution=2, parts=1), _SMALL), published=True
     ),
-    "velocity": replace(TINY, stages=tuple(replace(s, velocity=True) for s in TINY.stages)),
-    "uncorrelated": replace(TINY, stages=tuple(replace(s, correlate=False) for s in TINY.stages)),
+    "velocity": replace(TINY, stages=tuple(replace(s, velocity=True) for s in TINY.stages[1:])),
+    # Of a single resolution, too.
+    "uncorrelated": replace(TINY, stages=(replace(TINY.stages[2], steps=3, correlate=False),)),
 }
 
 
