@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +16,8 @@ from rwcnet_export.parity import Comparison, compare_stage
 from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import PRESETS, StageConfig
 from rwcnet_runtime.bundle import MANIFEST
-from rwcnet_runtime.errors import InputError, RwcnetError
+from rwcnet_runtime.commands import one_sentence_errors
+from rwcnet_runtime.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,16 +25,6 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _IMAGES = ((64, 64, 64), (160, 192, 224), (256, 256, 256))
 # What the published configuration for OASIS scales to 0 and 1.
 _OASIS_RANGE = (0.0, 1.0)
-
-
-@contextmanager
-def _one_sentence_errors() -> Iterator[None]:
-    """Turn what a user can meet into one line on stderr and exit code 2."""
-    try:
-        yield
-    except (RwcnetError, OSError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 def _indices(stage: str, count: int) -> list[int]:
@@ -123,7 +112,7 @@ def export(
     ] = None,
 ) -> None:
     """Write a bundle of ONNX graphs, after comparing each stage with torch in ONNX Runtime."""
-    with _one_sentence_errors():
+    with one_sentence_errors():
         intensity_range = _intensity_range(intensity, published is not None)
         cascade, about = find_weights(preset, weights, published, untrained)
         target = output or Path(f"rwcnet-bundle-{cascade.config.name}")

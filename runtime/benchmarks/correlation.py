@@ -13,11 +13,9 @@ import argparse
 import json
 import multiprocessing
 import os
-import platform
 import resource
 import statistics
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ import onnxruntime
 from rwcnet_export.ops import OPSET, add_functions
 from rwcnet_export.ops.call import DOMAIN, PLUGIN
 from rwcnet_runtime.backend import thread_count
+from rwcnet_runtime.evaluation.summary import environment
 
 SIZE, CHANNELS, RADIUS, OUTPUTS = (40, 48, 56), 16, 3, 8
 N = 2 * RADIUS + 1
@@ -118,17 +117,12 @@ def main() -> None:
             rows.append(pool.apply(measure, (metric, options.repeats)))
         print(json.dumps(rows[-1]), flush=True)
     report = {
-        "date": datetime.now(UTC).date().isoformat(),
         "case": {"size": SIZE, "channels": CHANNELS, "radius": RADIUS, "outputs": OUTPUTS},
         "repeats": options.repeats,
-        "environment": {
-            "cpu_cores": os.cpu_count(),
-            "threads": thread_count(),
+        "environment": environment()
+        | {
             # Runnable processes of others before the start: above 0, the times are too long.
             "load_before": round(load, 1),
-            "processor": platform.processor() or platform.machine(),
-            "python": platform.python_version(),
-            "onnxruntime": onnxruntime.__version__,
         },
         "results": rows,
     }

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import sys
 from datetime import datetime
@@ -27,7 +26,7 @@ from peer_runs.methods import METHODS, register_case
 
 from rwcnet_runtime import RwcnetError
 from rwcnet_runtime.evaluation import Case, evaluate_fields, read_cases, summarise
-from rwcnet_runtime.evaluation.summary import environment
+from rwcnet_runtime.evaluation.summary import environment, jsonable
 
 # Measure of `summarise`, head of its column, digits after the point.
 COLUMNS = (
@@ -56,14 +55,19 @@ def make_ready(files: dict[Path, list[Case]], methods: list[str], launcher: Laun
     RwcnetError
         If an environment cannot be made, or there is no start for a case.
     """
-    missing = [(path, case) for path in files for case in files[path] if not case.initial_transform]
+    missing = {
+        (path, case.fixed, case.moving): case  # one start for all cases of two images
+        for path in files
+        for case in files[path]
+        if not case.initial_transform
+    }
     environments = {METHODS[name].environment for name in methods}
     if missing:
         environments.add("antspy")
     for name in filter(None, environments):
         say(f"environment {name}")
         make_environment(name, launcher.environments)
-    for path, case in missing:
+    for (path, *_), case in missing.items():
         say(f"{path.stem}, start: {case.name}")
         starts.complete(path, case, launcher)
 
@@ -127,18 +131,6 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def rounded(value: Any) -> Any:
-    """Round what a report holds to four digits after the point; what is no number becomes null."""
-    match value:
-        case dict():
-            return {str(key): rounded(item) for key, item in value.items()}
-        case list() | tuple():
-            return [rounded(item) for item in value]
-        case float():
-            return round(value, 4) if math.isfinite(value) else None
-    return value
-
-
 def main() -> None:
     """Compute what is missing, measure everything, write one JSON and print the tables."""
     parser = argparse.ArgumentParser(
@@ -152,6 +144,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, help="only the first ones of each cases file")
     options = parser.parse_args()
     methods = options.methods.split(",")
+    options.output.parent.mkdir(parents=True, exist_ok=True)  # hours before it is needed
     for name in methods:
         if name not in METHODS:
             parser.error(f"{name!r} is no method; choose from {', '.join(METHODS)}")
@@ -180,8 +173,7 @@ def main() -> None:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
     partial = options.output.with_name(f".{os.getpid()}-{options.output.name}")
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(rounded(report), allow_nan=False) + "\n")
+    partial.write_text(json.dumps(jsonable(report, digits=4), allow_nan=False) + "\n")
     partial.replace(options.output)
 
 

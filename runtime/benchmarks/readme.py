@@ -1,4 +1,4 @@
-"""Write the figures of the newest accuracy report into the README, between its two markers.
+"""Write the figures of the newest results into the READMEs, between their markers.
 
 python runtime/benchmarks/readme.py
 """
@@ -7,76 +7,189 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parent.parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent.parent
+
+# Column of a method in the table of peers.
+METHODS = {
+    "zero": "start",
+    "rwcnet": "RWCNet `base`",
+    "convexadam": "ConvexAdam",
+    "convex": "its convex part",
+    "adam": "its Adam part",
+    "syn": "ANTs SyN",
+}
+DATA_SETS = {
+    "brain_trt": "brain T1, two people",
+    "hippocampus_mr": "hippocampus MR crops, two people",
+    "brain_templates": "Colin27 to MNI ICBM152 2009c",
+    "lung_ct": "lung CT, two visits",
+    "liver_4dmri": "liver MR, breathing: 2 pairs, 2 sets of landmarks each",
+    "spine_t1_t2": "cervical spine, T1 to T2",
+}
+# Labels of FreeSurfer below this are not cortex.
+CORTEX = 1000
+
+Row = dict[str, Any]
 
 
-def table(report: dict[str, Any], source: str) -> str:
-    """Return the README's table and where it comes from."""
-    results, threads = report["results"], report["environment"]["threads"]
-    brain = results["brain_templates"]["mean"]
-    hippocampus = results["hippocampus_mr"]
-    labels = hippocampus["mean"]
-    rows = [
-        ("what", "measure", "before", "after", "folded voxels", "time"),
-        ("---",) * 6,
+def mean_of(cases: list[Row], name: str) -> float:
+    """Return the mean of a measure over the cases that have it."""
+    return float(np.mean([case[name] for case in cases if case.get(name) is not None]))
+
+
+def subcortical_dice(cases: list[Row]) -> float:
+    """Return the mean Dice over labels that are not cortex, of the cases' means."""
+    means = []
+    for case in cases:
+        found = [
+            values["dice_after"]
+            for label, values in case["labels"].items()
+            if int(label) < CORTEX and values["dice_after"] is not None
+        ]
+        means.append(np.mean(found))
+    return float(np.mean(means))
+
+
+def peers(report: Row) -> list[Sequence[str]]:
+    """Return a line for each measure of each data set, with a column for each method."""
+    lines: list[Sequence[str]] = [("data (cases)", "measure", *METHODS.values())]
+    for name, title in DATA_SETS.items():
+        results = report["results"].get(name)
+        if results is None:
+            continue
+        everywhere = set.intersection(
+            *(
+                {row["case"] for row in found["cases"] if "error" not in row}
+                for found in results.values()
+            )
+        )
+        if not everywhere:
+            continue
+        # A method that fails on a hard case must not look better for it.
+        cases = {
+            method: [row for row in results[method]["cases"] if row["case"] in everywhere]
+            for method in METHODS
+            if method in results
+        }
+        any_row = next(iter(cases.values()))[0]
+        title = f"{title} ({len(everywhere)})"
+        measures: list[tuple[str, Callable[[list[Row]], float], str]] = []
+        if "dice_after" in any_row:
+            measures.append(("Dice", lambda rows: mean_of(rows, "dice_after"), ".3f"))
+        if name == "brain_trt":
+            measures.append(("Dice, not cortex", subcortical_dice, ".3f"))
+        if "tre_mm_after" in any_row:
+            measures.append(("TRE, mm", lambda rows: mean_of(rows, "tre_mm_after"), ".2f"))
+        measures.append(("folded voxels, %", lambda rows: mean_of(rows, "folded_percent"), ".3f"))
+        for measure, value, digits in measures:
+            cells = [
+                format(value(cases[method]), digits) if method in cases else ""
+                for method in METHODS
+            ]
+            lines.append((title, measure, *cells))
+            title = ""
+    return lines
+
+
+def known_displacement(report: Row) -> list[Sequence[str]]:
+    """Return one line a change of contrast."""
+    return [
+        ("ICBM152, known deformation", "error before", "after", "folded voxels"),
         *(
             (
-                f"ICBM152, known deformation, {what}",
-                "error to the truth inside the head",
-                f"{results[name]['error_mm_before']:.2f} mm",
-                f"{results[name]['error_mm_after']:.2f} mm",
-                f"{results[name]['folded_percent']:.3f} %",
-                f"{results[name]['seconds']:.0f} s",
+                name,
+                f"{values['error_mm_before']:.2f} mm",
+                f"{values['error_mm_after']:.2f} mm",
+                f"{values['folded_percent']:.3f} %",
             )
-            for name, what in (
-                ("demo", "contrast changed (the demo)"),
-                ("demo_inverted", "contrast inverted"),
-            )
-        ),
-        (
-            "Colin27 to MNI ICBM152 2009c",
-            f"mean distance of {brain['landmarks']:.0f} anatomical landmarks (AFIDs)",
-            f"{brain['tre_mm_before']:.2f} mm",
-            f"{brain['tre_mm_after']:.2f} mm",
-            f"{brain['folded_percent']:.3f} %",
-            f"{brain['seconds']:.0f} s",
-        ),
-        (
-            f"hippocampus MR crops, {hippocampus['pairs']} pairs of two people",
-            "mean Dice of both labels",
-            f"{labels['dice_before']:.3f}",
-            f"{labels['dice_after']:.3f}",
-            f"{labels['folded_percent']:.3f} %",
-            f"{labels['seconds']:.1f} s",
+            for name, values in report["results"].items()
         ),
     ]
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    note = (
-        f"Bundle `{report['environment']['bundle']['name']}`, fp32, ONNX Runtime on {threads} CPU "
-        f"cores, {report['date']}; a time is of one registration from reading to verdict, without "
-        f"writing. From [{source}](runtime/benchmarks/results/{source}), made by "
-        "`runtime/benchmarks/accuracy.py`."
+
+
+def ablations(report: Row) -> list[Sequence[str]]:
+    """Return one line a variant."""
+    results, lost = report["results"], report["share_of_gain_lost"]
+    small, large = results["small"], results["large"]
+    lines: list[Sequence[str]] = [
+        (
+            "variant",
+            f"small motion: Dice (start {small['full']['dice_start']:.3f})",
+            "gain lost",
+            f"large motion: error, voxels (start {large['full']['error_start']:.2f})",
+            "gain lost",
+        )
+    ]
+    for name in small:
+        shares = (
+            f"{100 * lost[motion][name]:.0f} %" if name in lost[motion] else ""
+            for motion in ("small", "large")
+        )
+        of_small, of_large = shares
+        lines.append(
+            (
+                name,
+                f"{small[name]['dice']:.3f}",
+                of_small,
+                f"{large[name]['error']:.2f}",
+                of_large,
+            )
+        )
+    return lines
+
+
+# Marker, where it stands, newest of which results, how they become a table.
+TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
+    ("peers", "README.md", "*-peers.json", peers),
+    ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
+    ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
+]
+
+
+def table(lines: list[Sequence[str]]) -> str:
+    """Return a Markdown table; the first line is its head."""
+    head, *rest = lines
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))
+
+
+def fill(text: str, name: str, block: str) -> str:
+    """Put a block between the markers of its name in a text.
+
+    Raises
+    ------
+    ValueError
+        If the markers are not there exactly once.
+    """
+    text, count = re.subn(
+        f"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
+        lambda found: f"{found[1]}{block}\n{found[2]}",
+        text,
+        flags=re.DOTALL,
     )
-    return "\n".join([*lines, "", note])
+    if count != 1:
+        raise ValueError(f"{count} places for the table of {name}, one is wanted")
+    return text
 
 
 def main() -> None:
     """Replace what stands between the markers."""
-    source = max(RESULTS.glob("*-accuracy.json"))
-    block = table(json.loads(source.read_text()), source.name)
-    text, count = re.subn(
-        "(<!-- accuracy -->\n).*?(\n<!-- /accuracy -->)",
-        lambda found: found[1] + block + found[2],
-        README.read_text(),
-        flags=re.DOTALL,
-    )
-    if count != 1:
-        raise SystemExit(f"{README} has {count} places for the table, one is wanted")
-    README.write_text(text)
+    texts: dict[Path, str] = {}
+    for name, place, pattern, lines in TABLES:
+        file, sources = ROOT / place, sorted(RESULTS.glob(pattern))
+        if not sources:
+            raise SystemExit(f"{RESULTS} holds no {pattern}")
+        report = json.loads(sources[-1].read_text())
+        block = f"{table(lines(report))}\n\nFrom `runtime/benchmarks/results/{sources[-1].name}`."
+        texts[file] = fill(texts.get(file) or file.read_text(), name, block)
+    for file, text in texts.items():
+        file.write_text(text)
 
 
 if __name__ == "__main__":

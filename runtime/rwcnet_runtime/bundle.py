@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -57,6 +58,11 @@ class StageEntry:
     halo: int
     parts: int
     velocity: bool
+
+    def __post_init__(self) -> None:
+        sizes = (self.resolution, self.hidden, self.parts, self.patch or 1, self.halo + 1)
+        if any(type(size) is not int or size < 1 for size in sizes):
+            raise ValueError(f"a stage of {self}")
 
 
 @dataclass(frozen=True)
@@ -123,7 +129,7 @@ class Manifest:
             stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
             if fields["intensity_range"] is not None:
                 lowest, highest = map(float, fields["intensity_range"])
-                if not lowest < highest:
+                if not (lowest < highest and math.isfinite(highest - lowest)):
                     raise ValueError(f"intensity_range runs from {lowest} to {highest}")
                 fields["intensity_range"] = (lowest, highest)
             manifest = cls(stages=stages, **fields)

@@ -10,9 +10,9 @@ from rwcnet_runtime.errors import RwcnetError
 
 @contextmanager
 def one_sentence_errors() -> Iterator[None]:
-    """Turn our own errors into one line on stderr and exit code 2."""
+    """Turn our errors, and the system's about files, into one line on stderr and exit code 2."""
     try:
         yield
-    except RwcnetError as error:
+    except (RwcnetError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error

@@ -160,6 +160,9 @@ def _decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
 @contextmanager
 def _stderr_closed() -> Iterator[None]:
     """Keep quiet what ITK's readers print past Python about a damaged file: our error says it."""
+    if sys.stderr is None:  # closed already
+        yield
+        return
     sys.stderr.flush()
     kept = os.dup(2)
     with Path(os.devnull).open("w") as nowhere:

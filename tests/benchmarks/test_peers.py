@@ -1,5 +1,6 @@
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,10 @@ def test_what_is_there_is_computed_again_only_if_it_was_made_from_something_else
     _translation(case.initial_transform, (0.0, 0.0, 1.0))
     register_case("convex", case, tmp_path / "x", launcher)
     assert launcher.calls == 2
+    swapped = replace(case, fixed=case.moving, moving=case.fixed)
+    register_case("convex", swapped, tmp_path / "x", launcher)
+    assert launcher.calls == 3
+    register_case("convex", case, tmp_path / "x", launcher)
     register_case("convex", case, tmp_path / "x", other := FakeLauncher(work, threads=2))
     assert other.calls == 1
 
@@ -166,7 +171,7 @@ def test_a_method_that_fails_leaves_nothing_and_does_not_stop_the_others(case, t
 def _cases_file(case, path):
     path.write_text(
         f"case,fixed,moving,points_frame\nfirst,{case.fixed},{case.moving},\n"
-        f"second,{case.fixed},{case.moving},RAS\n"
+        f"second,{case.moving},{case.fixed},RAS\nthird,{case.fixed},{case.moving},\n"
     )
     return path
 
@@ -178,11 +183,12 @@ def test_the_most_alike_of_the_starts_is_kept_and_named_in_the_cases_file(case, 
         _translation(job["result"], offset)
 
     path = _cases_file(case, tmp_path / "cases.csv")
-    first, second = read_cases(path)
+    first, second, _ = read_cases(path)
     starts.complete(path, first, FakeLauncher(work))
     again = read_cases(path)
-    assert again[0].initial_transform == tmp_path / "transforms" / "first.tfm"
+    assert again[0].initial_transform == tmp_path / "transforms" / "cases" / "first.tfm"
     assert again[1] == second
+    assert again[2].initial_transform == again[0].initial_transform  # of the same two images
     record = starts.read_record(path)["first"]
     assert record["chosen"] == "headers"
     alike = {name: tried["mutual_information"] for name, tried in record["tried"].items()}

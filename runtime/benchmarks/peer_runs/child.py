@@ -30,7 +30,7 @@ def read_job() -> dict[str, Any]:
 def timed(work: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
     """Return what `work` returns, and the seconds it took: on the clock, and of all cores.
 
-    The cores' seconds are what they are whatever else the machine is doing.
+    Threads that wait for each other by spinning count too: beside other work both are too long.
     """
     start, cpu_start = time.perf_counter(), time.process_time()
     result = work()

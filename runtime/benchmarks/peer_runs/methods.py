@@ -1,7 +1,8 @@
 """The methods, and how what each finds becomes a field of ours.
 
-All start from one transform a pair, and see the images alone: no mask, label or landmark. Settings
-are a peer's own defaults but for what `METHODS` says; those in voxels are so at any spacing.
+All start from one transform a pair (`peer_runs.starts`), and see the images alone: no mask, label
+or landmark. Settings are a peer's own defaults but for what `METHODS` says; those in voxels are so
+at any spacing.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ METHODS = {
     "rwcnet": Method(
         _rwcnet,
         "the bundle inside the package, fp32; time of preparing, network and warping, without "
-        "loading, reading and assessing",
+        "loading, reading and assessing, which the cores' seconds include",
         {},
     ),
     "syn": Method(
@@ -185,6 +186,10 @@ METHODS = {
         "convexadam",
     ),
 }
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def register_case(name: str, case: Case, folder: Path, launcher: Launcher) -> dict[str, Any]:
@@ -214,7 +219,8 @@ def register_case(name: str, case: Case, folder: Path, launcher: Launcher) -> di
     made_from: dict[str, Any] = {
         "settings": method.settings,
         "requirements": list(REQUIREMENTS[method.environment]) if method.environment else [],
-        "start_sha256": hashlib.sha256(start.read_bytes()).hexdigest() if start else None,
+        "images_sha256": [_sha256(path) for path in (case.fixed, case.moving)],
+        "start_sha256": _sha256(start) if start else None,
         "threads": launcher.threads,
     }
     if name == "rwcnet":

@@ -1,7 +1,7 @@
 """Register two image files with the bundle inside the package, in the environment of the caller.
 
 The time on the clock is that of `register` without loading the graphs, reading the files and
-assessing the result; memory and the cores' seconds are those of all of it.
+assessing the result; memory and the cores' seconds are those of all of it (see `METHODS`).
 """
 
 from __future__ import annotations

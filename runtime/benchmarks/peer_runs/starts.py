@@ -35,9 +35,9 @@ _COLUMN = "initial_transform"
 def complete(cases_file: Path, case: Case, launcher: Launcher) -> None:
     """Compute the start of a case that has none, and name it in the cases file.
 
-    Writes ``transforms/<case>.tfm`` (ITK text, fixed to moving points in LPS+ mm) beside the cases
-    file, its name into the column ``initial_transform``, and how it was chosen into
-    ``transforms/<cases file>.json``.
+    Writes ``transforms/<cases file>/<case>.tfm`` (ITK text, fixed to moving points in LPS+ mm)
+    beside the cases file, its name into the column ``initial_transform`` of all rows with these
+    images, and how it was chosen into ``transforms/<cases file>.json``.
 
     Raises
     ------
@@ -45,12 +45,12 @@ def complete(cases_file: Path, case: Case, launcher: Launcher) -> None:
         If an image cannot be used, or ANTsPy fails from both starts.
     """
     start, found = _find(case, launcher)
-    name = f"transforms/{case.name}.tfm"
-    record_file = _record_file(cases_file)
-    record_file.parent.mkdir(exist_ok=True)
-    sitk.WriteTransform(start, str(cases_file.parent / name))
+    name = f"transforms/{cases_file.stem}/{case.name}.tfm"
+    target = cases_file.parent / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sitk.WriteTransform(start, str(target))
     record = read_record(cases_file) | {case.name: found}
-    _replace(record_file, json.dumps(record, indent=1) + "\n")
+    _replace(_record_file(cases_file), json.dumps(record, indent=1) + "\n")
     name_start(cases_file, case.name, name)
 
 
@@ -62,14 +62,18 @@ def read_record(cases_file: Path) -> dict[str, Any]:
 
 
 def name_start(cases_file: Path, case: str, transform: str) -> None:
-    """Write the path of a transform, relative to the cases file, into the row of a case."""
+    """Write the path of a transform, relative to the cases file, into the rows of a pair.
+
+    These are the row of the case and all others of the same two images.
+    """
     with cases_file.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         rows, columns = list(reader), list(reader.fieldnames or ())
     if _COLUMN not in columns:
         columns.append(_COLUMN)
+    (pair,) = ((row["fixed"], row["moving"]) for row in rows if row["case"] == case)
     for row in rows:
-        if row["case"] == case:
+        if (row["fixed"], row["moving"]) == pair:
             row[_COLUMN] = transform
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

@@ -33,7 +33,8 @@ class Case:
         Labels of landmarks that are no truth for this pair.
     fixed_mask, moving_mask : Path, optional
         Where the anatomy is; folds and the spread of the Jacobian are measured in `fixed_mask`,
-        which lies on the grid of the fixed image.
+        which lies on the grid of the fixed image. No measure needs `moving_mask`; it is there for
+        whoever registers the cases.
     initial_transform : Path, optional
         ITK transform, fixed to moving points in LPS mm, that every method starts from.
     """

@@ -13,7 +13,7 @@ from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import read_cases
 from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
-from rwcnet_runtime.evaluation.measures import Row
+from rwcnet_runtime.evaluation.measures import Labels, Row, any_label
 from rwcnet_runtime.evaluation.summary import check_output, markdown, write_results
 
 eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -31,12 +31,16 @@ def evaluate(
     bundle: Annotated[
         Path | None, typer.Option(help="Folder written by rwcnet-export; default: the one shipped.")
     ] = None,
-    engine: Annotated[str, typer.Option(help="Precision; one that the bundle holds.")] = "fp32",
+    engine: Annotated[
+        str | None, typer.Option(help="Precision; one that the bundle holds. Default: fp32.")
+    ] = None,
     fields: Annotated[
         Path | None,
         typer.Option(help="Folder of displacement fields to measure instead of a bundle."),
     ] = None,
-    convention: Annotated[str, typer.Option(help="Of the fields: itk or learn2reg.")] = "itk",
+    convention: Annotated[
+        str | None, typer.Option(help="Of the fields: itk or learn2reg. Default: itk.")
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Labels to measure, such as 1-999 or 4,10-13; default: all.")
     ] = None,
@@ -44,10 +48,12 @@ def evaluate(
     """Measure a bundle, or fields of another program, on CASES: accuracy, folds, time, memory."""
     with one_sentence_errors():
         pairs = read_cases(cases, data)
-        chosen = None if labels is None else _labels(labels)
+        chosen = any_label if labels is None else _labels(labels)
         check_output(output, cases)
-        if fields is not None and bundle is not None:
-            raise InputError("--fields and --bundle exclude each other; give one of them.")
+        if fields is not None and (bundle is not None or engine is not None):
+            raise InputError("--fields excludes --bundle and --engine; measure one of both.")
+        if fields is None and convention is not None:
+            raise InputError("--convention is about --fields; give their folder, or leave it out.")
 
         def notice(done: int, row: Row) -> None:
             outcome = f"failed: {row['error']}" if "error" in row else _brief(row)
@@ -55,6 +61,7 @@ def evaluate(
 
         about: dict[str, Any] = {"cases_file": str(cases), "labels_measured": labels or "all"}
         if fields is None:
+            engine = engine or "fp32"
             rows = evaluate_bundle(pairs, bundle, engine=engine, labels=chosen, notice=notice)
             opened = Bundle.open(bundle)
             about |= {
@@ -62,6 +69,7 @@ def evaluate(
                 "engine": engine,
             }
         else:
+            convention = convention or "itk"
             rows = evaluate_fields(pairs, fields, convention, labels=chosen, notice=notice)
             about |= {"fields": str(fields), "convention": convention}
         written = write_results(output, rows, about)
@@ -72,14 +80,15 @@ def evaluate(
         raise typer.Exit(1)
 
 
-def _labels(text: str) -> set[int]:
-    chosen: set[int] = set()
+def _labels(text: str) -> Labels:
+    chosen = []
     for part in text.split(","):
         found = _RANGE.fullmatch(part.strip())
-        if not found:
+        numbers = found and range(int(found[1]), int(found[2] or found[1]) + 1)
+        if not numbers:
             raise InputError(f"--labels is {text!r}; write numbers and ranges, such as 4,10-13.")
-        chosen.update(range(int(found[1]), int(found[2] or found[1]) + 1))
-    return chosen
+        chosen.append(numbers)
+    return lambda label: any(label in numbers for numbers in chosen)
 
 
 def _brief(row: Row) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.errors import InputError, RwcnetError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.evaluation.fields import CONVENTIONS, find_field, read_costs, read_field
-from rwcnet_runtime.evaluation.measures import Row, measure
+from rwcnet_runtime.evaluation.measures import Labels, Row, any_label, measure
 from rwcnet_runtime.registration import register
 from rwcnet_runtime.volumes import read_volume
 
@@ -27,7 +27,7 @@ def evaluate_bundle(
     bundle: str | Path | None = None,
     *,
     engine: str = "fp32",
-    labels: Collection[int] | None = None,
+    labels: Labels = any_label,
     notice: Notice = lambda done, row: None,
 ) -> list[Row]:
     """Register each case with a bundle and measure what comes out.
@@ -41,7 +41,7 @@ def evaluate_bundle(
     engine
         Precision the network runs in.
     labels
-        Labels to measure; all that a pair holds by default.
+        Which labels to measure; all that a pair holds by default.
     notice
         Progress.
 
@@ -82,7 +82,7 @@ def evaluate_fields(
     folder: str | Path,
     convention: str = "itk",
     *,
-    labels: Collection[int] | None = None,
+    labels: Labels = any_label,
     notice: Notice = lambda done, row: None,
 ) -> list[Row]:
     """Measure displacement fields that another program wrote.
@@ -98,7 +98,7 @@ def evaluate_fields(
     convention
         "itk" or "learn2reg", see `read_field`.
     labels
-        Labels to measure; all that a pair holds by default.
+        Which labels to measure; all that a pair holds by default.
     notice
         Progress.
 
@@ -154,4 +154,4 @@ def _peak_memory() -> Iterator[Row]:
         return
     yield row
     if found := _PEAK.search(Path("/proc/self/status").read_text()):
-        row["peak_memory_mb"] = int(found[1]) / 1024
+        row["peak_memory_mb"] = int(found[1]) * 1024 / 1e6

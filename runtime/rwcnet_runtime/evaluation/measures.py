@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,13 @@ from rwcnet_runtime.volumes import LabelMap, Volume, read_labels
 
 Row = dict[str, Any]
 """What was measured on one case: see `measure`; ``case`` and ``error`` if it failed."""
+Labels = Callable[[int], bool]
+"""Whether a label is to be measured."""
+
+
+def any_label(label: int) -> bool:
+    """Measure all labels."""
+    return True
 
 
 def measure(
@@ -35,7 +42,7 @@ def measure(
     moving: Volume,
     displacement_mm: NDArray[np.float32],
     *,
-    labels: Collection[int] | None = None,
+    labels: Labels = any_label,
 ) -> Row:
     """Measure one displacement against the truth of its case.
 
@@ -48,7 +55,7 @@ def measure(
     displacement_mm : ndarray, (i, j, k, 3), float32
         RAS+ mm, on ``fixed.grid``, initial transform included.
     labels
-        Labels to measure; all that the pair holds by default.
+        Which labels to measure; all that the pair holds by default.
 
     Returns
     -------
@@ -58,7 +65,8 @@ def measure(
         ``hd95_before`` and ``hd95_after`` (voxels of the fixed image), means over the labels that
         both scans hold, and ``labels``, the same for each label. With landmarks:
         ``tre_mm_before`` and ``tre_mm_after``, their means, ``landmarks``, how many count,
-        ``landmarks_outside``, how many do not because they lie outside one of the images, and
+        ``landmarks_outside``, how many do not because they lie outside one of the images,
+        ``landmarks_unmatched``, how many of the fixed ones have no partner or are left out, and
         ``tre_mm``, by landmark. "Before" is with the initial transform alone.
 
     Raises
@@ -102,10 +110,10 @@ def _measure_labels(
     moving_path: Path,
     fixed: Volume,
     displacements: dict[str, NDArray[np.float32]],
-    labels: Collection[int] | None,
+    labels: Labels,
 ) -> Row:
     still, other = _on_fixed_grid(fixed_path, fixed), read_labels(moving_path)
-    wanted = [n for n in labels_of(still.data, other.data) if labels is None or n in labels]
+    wanted = [n for n in labels_of(still.data, other.data) if labels(n)]
     shared = sorted(set(wanted) & set(labels_of(still.data)) & set(labels_of(other.data)))
     if not shared:
         raise InputError(
@@ -141,6 +149,7 @@ def _measure_landmarks(
     row: Row = {
         "landmarks": int(counts.sum()),
         "landmarks_outside": int((~counts).sum()),
+        "landmarks_unmatched": len(still.points) - len(names),
         "tre_mm": {"landmark": [n for n, count in zip(names, counts, strict=True) if count]},
     }
     for when, displacement in displacements.items():

@@ -39,7 +39,7 @@ _MEASURES = {
     "cpu_seconds": ("time of all cores, s", 2),
     "peak_memory_mb": ("peak memory, MB", 0),
 }
-_COLUMNS = ("case", *_MEASURES, "landmarks", "landmarks_outside", "error")
+_COLUMNS = ("case", *_MEASURES, "landmarks", "landmarks_outside", "landmarks_unmatched", "error")
 # Learn2Reg's "30" of its four measures: this quantile over the cases.
 _LEARN2REG_30 = {"dice_after": 0.3, "hd95_after": 0.3, "tre_mm_after": 0.7, "sd_log_jacobian": 0.7}
 _RESAMPLES, _SEED = 10_000, 0
@@ -92,15 +92,27 @@ def environment() -> dict[str, Any]:
     }
 
 
-def jsonable(value: Any) -> Any:
-    """Replace what JSON has no number for (NaN, infinity) by null."""
+def jsonable(value: Any, digits: int | None = None) -> Any:
+    """Replace what JSON has no number for: NaN by null, infinity by the text "inf".
+
+    Parameters
+    ----------
+    value
+        Dicts, lists and plain values.
+    digits
+        After the point, of floats; all of them by default.
+    """
     match value:
         case dict():
-            return {str(key): jsonable(item) for key, item in value.items()}
+            return {str(key): jsonable(item, digits) for key, item in value.items()}
         case list() | tuple():
-            return [jsonable(item) for item in value]
-        case float() if not math.isfinite(value):
+            return [jsonable(item, digits) for item in value]
+        case float() if math.isnan(value):
             return None
+        case float() if math.isinf(value):
+            return str(value)
+        case float() if digits is not None:
+            return round(value, digits)
     return value
 
 
@@ -127,10 +139,18 @@ def check_output(folder: Path, cases_file: Path) -> None:
     Raises
     ------
     InputError
-        If it is a file, or the cases file would be replaced by a result.
+        If it is a file or cannot be made or written to, a folder has the name of a result, or the
+        cases file would be replaced by one.
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file where a folder is needed: choose another with -o")
+    place = folder.absolute()
+    nearest = next(path for path in (place, *place.parents) if path.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise InputError(f"cannot write to {nearest}: choose another with -o")
+    for file in OUTPUTS:
+        if (folder / file).is_dir():
+            raise InputError(f"{folder / file} is a folder: choose another with -o")
     if cases_file.resolve() in {(folder / file).resolve() for file in OUTPUTS}:
         raise InputError(f"{cases_file} would be replaced by a result: choose another with -o")
 

@@ -61,7 +61,10 @@ def _spline_sample(field: NDArray[np.float32], voxel: NDArray[np.float64]) -> ND
     low = np.maximum(np.floor(voxel).astype(int) - _SPLINE_REACH, 0)
     high = np.minimum(np.ceil(voxel).astype(int) + _SPLINE_REACH, last) + 1
     window = field[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
-    position = (voxel - low).tolist()
+    # ITK mirrors once, and on an axis of two voxels reads memory beyond them.
+    more = np.where(np.array(window.shape[:3]) < 4, 3, 0)
+    window = np.pad(window, [*((n, n) for n in more), (0, 0)], mode="reflect")
+    position = (voxel - low + more).tolist()
     sampled = [
         sitk.GetImageFromArray(window[..., c].astype(np.float64).transpose(2, 1, 0))
         .EvaluateAtContinuousIndex(position, sitk.sitkBSpline)

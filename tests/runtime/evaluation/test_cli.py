@@ -74,7 +74,10 @@ def test_a_failing_case_is_named_and_the_rest_goes_on(folder):
     [
         (["--fields", "gone"], "gone is not a folder"),
         (["--fields", ".", "--convention", "ants"], "'ants'"),
-        (["--fields", ".", "--bundle", "."], "exclude each other"),
+        (["--fields", ".", "--bundle", "."], "excludes --bundle"),
+        (["--fields", ".", "--engine", "fp32"], "excludes --bundle and --engine"),
+        (["--convention", "itk"], "--convention is about --fields"),
+        (["--labels", "13-10"], "numbers and ranges"),
         (["--bundle", "gone"], "gone"),
         (["--engine", "fp64"], "fp64"),
         (["--labels", "1-"], "--labels is '1-'"),
