@@ -82,10 +82,17 @@ def augment(pair: Pair, random: torch.Generator, settings: Augmentation) -> Pair
     if settings.intensity:
         pair = replace(
             pair,
-            fixed=scan(pair.fixed, random, settings.intensity),
-            moving=scan(pair.moving, random, settings.intensity),
+            fixed=_scanned(pair.fixed, random, settings.intensity),
+            moving=_scanned(pair.moving, random, settings.intensity),
         )
     return pair
+
+
+def _scanned(image: Tensor, random: torch.Generator, strength: float) -> Tensor:
+    """Scan an image of any range: a fixed one need not be 0..1 for this image."""
+    low, high = image.aminmax()
+    span = (high - low).clamp(min=1e-6)
+    return scan((image - low) / span, random, strength) * span + low
 
 
 def _swapped(pair: Pair) -> Pair:

@@ -124,7 +124,9 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch's unpickler raises a dozen types without a common base
         raise ValueError(f"{path} is not a file of weights that torch.save wrote") from error
-    if not isinstance(found, dict) or not all(isinstance(x, Tensor) for x in found.values()):
+    if not isinstance(found, dict) or not all(
+        isinstance(name, str) and isinstance(x, Tensor) for name, x in found.items()
+    ):
         raise ValueError(f"{path} holds no plain state dict of tensors")
     return found
 

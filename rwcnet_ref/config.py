@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -38,8 +39,8 @@ class StageConfig:
         Whether features are correlated. False stacks them instead, for ablation (Sivan 2022,
         table 3.3).
     velocity
-        Whether what the stage finds is a stationary velocity, integrated by scaling and squaring
-        into its flow.
+        Whether what the steps of the stage add up to is a stationary velocity, integrated by
+        scaling and squaring into its flow; within each patch, where there are several.
     """
 
     resolution: int
@@ -104,7 +105,7 @@ class ModelConfig:
     @property
     def multiple(self) -> int:
         """Image sizes must be multiples of this, in voxels."""
-        return max(self.unit * stage.resolution * stage.parts for stage in self.stages)
+        return math.lcm(*(self.unit * stage.resolution * stage.parts for stage in self.stages))
 
     @property
     def unit(self) -> int:

@@ -52,12 +52,15 @@ class RecurrentStage(nn.Module):
         Returns
         -------
         flows
-            A tensor (b, 3, i, j, k) float32 a step: this stage's own flow in its voxels, or the
-            velocity that `Cascade.integrate` makes it from.
+            A tensor (b, 3, i, j, k) float32 a step: this stage's own flow in its voxels.
         hidden
             (b, hidden, i, j, k), the state after the last step.
         """
         raise NotImplementedError
+
+    def integrate(self, found: Tensor) -> Tensor:
+        """Return the flow of what the steps added up: itself, or the exponential of a velocity."""
+        return exponential(self.warp, found) if self.config.velocity else found
 
     def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last flow and the hidden state; see `unroll`."""
@@ -103,17 +106,12 @@ class Stage(RecurrentStage):
             flow = flow.detach()
             if step:
                 # Always from the originals by the whole flow: warping a warped map blurs it.
-                warped = self.warp(moving_features, integrate(self.warp, flow, self.config))
+                warped = self.warp(moving_features, flows[-1].detach())
             motion = self.motion(self.correlation(fixed_features, warped), flow)
             hidden = self.gru(hidden, torch.cat([motion, warped], dim=1))
             flow = flow + self.head(hidden).float()
-            flows.append(flow)
+            flows.append(self.integrate(flow))
         return flows, hidden
-
-
-def integrate(warp: nn.Module, found: Tensor, config: StageConfig) -> Tensor:
-    """Return the flow of what a stage found: itself, or the exponential of a velocity."""
-    return exponential(warp, found) if config.velocity else found
 
 
 class Cascade(nn.Module):
@@ -223,8 +221,7 @@ class Cascade(nn.Module):
                 self.reduce(moving, config.resolution // unit), below, index
             )
             places = self.patches(index, still.shape[2:])
-            found, hidden = in_patches(self.stage(index), places, still, warped, hidden)
-            flow = integrate(self.warp, found, config)
+            flow, hidden = in_patches(self.stage(index), places, still, warped, hidden)
             below = (flow if flow_below is None else self.compose(flow, flow_below), hidden)
             yield below
 

@@ -15,7 +15,8 @@ from rwcnet_ref.appearance import paint, random_contrast, random_labels, scan
 from rwcnet_ref.deformation import Size, random_flow
 from rwcnet_ref.grid import Warp
 from rwcnet_ref.pair import Pair
-from rwcnet_runtime.volumes import read_volume
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.volumes import read_labels
 
 # FreeSurfer numbers of right-sided structures and of their left twins: one tissue, one intensity.
 _LEFT_FROM_RIGHT = {
@@ -65,18 +66,24 @@ def read_label_maps(folder: Path) -> list[LabelMap]:
     ------
     FileNotFoundError
         If the folder holds none.
+    InputError
+        If a file of it cannot be used.
     """
     paths = sorted(folder.glob("seg_*.nii.gz"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no label maps seg_*.nii.gz")
-    known = [int(n) for n in np.load(folder / "generation_labels.npy")]
+    listing = folder / "generation_labels.npy"
+    try:
+        known = [int(n) for n in np.load(listing)]
+    except (OSError, ValueError, TypeError, EOFError) as error:
+        raise InputError(f"{listing} cannot be read as labels ({error}): get it anew") from error
     index = {label: n for n, label in enumerate(known)}
     tissues = sorted({_LEFT_FROM_RIGHT.get(label, label) for label in known})
     classes = torch.tensor([tissues.index(_LEFT_FROM_RIGHT.get(label, label)) for label in known])
     brain = torch.tensor([0 < label < _OUTSIDE_BRAIN for label in known])
     maps = []
     for path in paths:
-        values = read_volume(path).data.astype(np.int64)
+        values = read_labels(path).data.astype(np.int64)
         lookup = torch.zeros(int(values.max()) + 1, dtype=torch.int64)
         for label, n in index.items():
             if label < len(lookup):

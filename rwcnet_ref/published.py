@@ -164,7 +164,7 @@ class PublishedStage(RecurrentStage):
             hidden = self.update.gru(hidden, torch.cat([motion, warped], dim=1))
             delta = self.update.flowhead(hidden).float()
             flow = flow + delta
-            flows.append(flow)
+            flows.append(self.integrate(flow))
         return flows, hidden
 
 

@@ -12,7 +12,6 @@ import onnx
 from rwcnet_export.graphs import (
     compose_graph,
     enter_graph,
-    exponential_graph,
     feature_graph,
     stage_graph,
 )
@@ -75,7 +74,7 @@ def move_bundle(source: Path, target: Path) -> None:
 
 def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:
     return tuple(
-        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo, c.parts, c.velocity)
+        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo, c.parts)
         for c in config.stages
     )
 
@@ -122,8 +121,6 @@ def write_bundle(
         if n:
             _save(enter_graph(cascade, n), folder / f"enter{n + 1}.onnx")
     _save(compose_graph(cascade), folder / "compose.onnx")
-    if any(stage.velocity for stage in cascade.config.stages):
-        _save(exponential_graph(cascade), folder / "exponential.onnx")
     manifest = Manifest(
         name=cascade.config.name,
         stages=_entries(cascade.config),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -37,7 +39,7 @@ def _indices(stage: str, count: int) -> list[int]:
 def _intensity_range(
     given: tuple[float, float] | None, published: bool
 ) -> tuple[float, float] | None:
-    """Return what is scaled to 0 and 1; None where images are normalised by their percentiles."""
+    """Return what is scaled to 0 and 1; None where the weights say it, if anything does."""
     if not published:
         if given is not None:
             raise InputError("--intensity goes with --published only: leave it out")
@@ -46,6 +48,14 @@ def _intensity_range(
     if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
         raise InputError(f"--intensity {lowest:g} {highest:g} is no range: give MIN below MAX")
     return lowest, highest
+
+
+def _trained_range(about: Mapping[str, str]) -> tuple[float, float] | None:
+    """Return the range of intensities that weights were trained with, if it was a fixed one."""
+    if "intensity_range" not in about:
+        return None
+    lowest, highest = json.loads(about["intensity_range"])
+    return float(lowest), float(highest)
 
 
 def _profile(config: StageConfig) -> rtx.Profile:
@@ -115,6 +125,7 @@ def export(
     with one_sentence_errors():
         intensity_range = _intensity_range(intensity, published is not None)
         cascade, about = find_weights(preset, weights, published, untrained)
+        intensity_range = intensity_range or _trained_range(about)
         target = output or Path(f"rwcnet-bundle-{cascade.config.name}")
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file: choose a folder with -o")

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops
-from rwcnet_ref.grid import exponential
 from rwcnet_ref.model import Cascade
 
 
@@ -41,18 +40,6 @@ class Compose(nn.Module):
     def forward(self, step: Tensor, below: Tensor) -> Tensor:
         """Compose two flows."""
         return self.cascade.compose(step, below)
-
-
-class Exponential(nn.Module):
-    """After a stage that finds a velocity: its flow."""
-
-    def __init__(self, cascade: Cascade) -> None:
-        super().__init__()
-        self.warp = cascade.warp
-
-    def forward(self, velocity: Tensor) -> Tensor:
-        """Integrate a velocity."""
-        return exponential(self.warp, velocity)
 
 
 @contextlib.contextmanager
@@ -173,12 +160,6 @@ def compose_graph(cascade: Cascade) -> onnx.ModelProto:
     """Export `Compose`."""
     example = {name: torch.rand((2, 3, *_example(1))) for name in ("step", "below")}
     return to_onnx(Compose(cascade), example, ("flow",), dict.fromkeys(example, 1))
-
-
-def exponential_graph(cascade: Cascade) -> onnx.ModelProto:
-    """Export `Exponential`."""
-    example = {"velocity": torch.rand((2, 3, *_example(1)))}
-    return to_onnx(Exponential(cascade), example, ("flow",), {"velocity": 1})
 
 
 def _example(unit: int) -> tuple[int, int, int]:

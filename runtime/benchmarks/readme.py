@@ -147,7 +147,7 @@ def ablations(report: Row) -> list[Sequence[str]]:
 
 # Marker, where it stands, newest of which results, how they become a table.
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
-    ("peers", "README.md", "*-peers.json", peers),
+    ("peers", "README.md", "*-peers*.json", peers),
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
 ]
@@ -157,6 +157,15 @@ def table(lines: list[Sequence[str]]) -> str:
     """Return a Markdown table; the first line is its head."""
     head, *rest = lines
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rest))
+
+
+def newest(pattern: str) -> list[Path]:
+    """Return the results of the newest date that a pattern finds."""
+    sources = sorted(RESULTS.glob(pattern))
+    if not sources:
+        raise SystemExit(f"{RESULTS} holds no {pattern}")
+    date = sources[-1].name[: len("2000-01-01")]
+    return [source for source in sources if source.name.startswith(date)]
 
 
 def fill(text: str, name: str, block: str) -> str:
@@ -182,11 +191,13 @@ def main() -> None:
     """Replace what stands between the markers."""
     texts: dict[Path, str] = {}
     for name, place, pattern, lines in TABLES:
-        file, sources = ROOT / place, sorted(RESULTS.glob(pattern))
-        if not sources:
-            raise SystemExit(f"{RESULTS} holds no {pattern}")
-        report = json.loads(sources[-1].read_text())
-        block = f"{table(lines(report))}\n\nFrom `runtime/benchmarks/results/{sources[-1].name}`."
+        file, sources = ROOT / place, newest(pattern)
+        report: Row = {}
+        for source in sources:  # the data sets of one run may stand in several files
+            found = json.loads(source.read_text())
+            report = found | {"results": report.get("results", {}) | found["results"]}
+        names = ", ".join(f"`{source.name}`" for source in sources)
+        block = f"{table(lines(report))}\n\nFrom {names} in `runtime/benchmarks/results`."
         texts[file] = fill(texts.get(file) or file.read_text(), name, block)
     for file, text in texts.items():
         file.write_text(text)

@@ -46,8 +46,6 @@ class StageEntry:
         Largest edge of a patch, and how much of it only gives context.
     parts
         Patches along each axis where `patch` is None: 1 runs the image whole.
-    velocity
-        Whether the stage's output is a stationary velocity: ``exponential.onnx`` makes its flow.
     """
 
     resolution: int
@@ -57,7 +55,6 @@ class StageEntry:
     patch: int | None
     halo: int
     parts: int
-    velocity: bool
 
     def __post_init__(self) -> None:
         sizes = (self.resolution, self.hidden, self.parts, self.patch or 1, self.halo + 1)

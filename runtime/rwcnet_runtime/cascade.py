@@ -47,8 +47,6 @@ class Cascade:
             Session(bundle.graph_path(f"enter{n + 1}.onnx")) for n in range(1, len(self.entries))
         ]
         self._compose = Session(bundle.graph_path("compose.onnx"))
-        if any(entry.velocity for entry in self.entries):
-            self._exponential = Session(bundle.graph_path("exponential.onnx"))
 
     def run(
         self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None
@@ -89,8 +87,6 @@ class Cascade:
                 session, entry, [still, warped, hidden], partial(progress, name)
             )
             ran = time.perf_counter()
-            if entry.velocity:
-                (flow,) = self._exponential.run(velocity=flow)
             if flow_below is not None:
                 (flow,) = self._compose.run(step=flow, below=flow_below)
             below = (flow, hidden)

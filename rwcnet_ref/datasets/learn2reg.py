@@ -64,6 +64,13 @@ def read_learn2reg(path: Path) -> Learn2Reg:
             f"{path} has no list 'training', as the JSON of a Learn2Reg dataset has; check that it "
             "is the right file."
         )
+    wanted = {"training_paired_images": list, "registration_val": list, "labels": dict}
+    for key, kind in wanted.items():
+        if not isinstance(content.get(key) or kind(), kind):
+            raise InputError(
+                f"{path} has {json.dumps(content[key])[:60]} as {key!r}, where a "
+                f"{'list' if kind is list else 'table'} is needed; correct it."
+            )
     scans: dict[Path, dict[str, Path]] = {}
     for entry in content["training"]:
         image = _file(path, entry, "image")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,11 +84,11 @@ def prepare(case: Case, files: Files, multiple: int, *, shared_grid: bool = Fals
     mapping = Mapping(fixed.grid, moving.grid, initial)
     padding = Padding.to_multiple(fixed.grid.shape, multiple)
 
-    def pull(array: NDArray[Any], what: str) -> NDArray[Any]:
+    def pull(array: NDArray[Any], file: Path) -> NDArray[Any]:
         if shared_grid:
             array = fixed.from_stored(moving.to_stored(array))
         elif initial is not None or not is_same_grid(fixed.grid, moving.grid):
-            key = (what, case.fixed, case.moving, case.initial_transform)
+            key = (file, case.fixed, case.moving, case.initial_transform)
             array = files.keep(key, lambda: _pull(array, mapping, moving))
         return padding.apply(array)
 
@@ -97,7 +98,7 @@ def prepare(case: Case, files: Files, multiple: int, *, shared_grid: bool = Fals
         other = files.structures(case.moving_labels, moving)
         labels = (
             replace(still, data=padding.apply(still.data)),
-            replace(other, data=pull(other.data, "labels")),
+            replace(other, data=pull(other.data, case.moving_labels)),
         )
     if case.fixed_mask:
         mask = padding.apply(files.structures(case.fixed_mask, fixed).data > 0)
@@ -107,7 +108,7 @@ def prepare(case: Case, files: Files, multiple: int, *, shared_grid: bool = Fals
         points = points[0] + padding.before, points[1] + padding.before
     return Prepared(
         padding.apply(fixed.data),
-        pull(moving.data, "image"),
+        pull(moving.data, case.moving),
         fixed.grid.affine[:3, :3],
         labels,
         mask,

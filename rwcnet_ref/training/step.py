@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rwcnet_ref.losses import Prediction, total_loss
-from rwcnet_ref.model import Cascade, integrate
+from rwcnet_ref.model import Cascade
 from rwcnet_ref.pair import Pair
 from rwcnet_ref.patches import Patch
 from rwcnet_runtime.errors import InputError
@@ -65,8 +65,7 @@ def predict(
         torch.cat([whole[n : n + 1, :, *patch.read] for n, patch in enumerate(chosen)])
         for whole in (fixed, warped, hidden)
     )
-    found, _ = cascade.stage(index).unroll(cut_fixed, cut_warped, cut_hidden, steps)
-    flows = [integrate(cascade.warp, flow, cascade.config.stages[index]) for flow in found]
+    flows, _ = cascade.stage(index).unroll(cut_fixed, cut_warped, cut_hidden, steps)
     predictions = []
     for n, (pair, patch) in enumerate(zip(pairs, chosen, strict=True)):
         one = slice(n, n + 1)

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -169,3 +170,14 @@ def test_a_stage_does_not_join_another_bundle(exported: Path, tmp_path: Path, ot
     result = _export("--stage", "1", *TINY_RANDOM, "-o", folder)
     _assert_refused(result, "choose another folder with -o")
     assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_range_that_weights_were_trained_with_goes_into_the_bundle(tmp_path):
+    weights, out = tmp_path / "w.safetensors", tmp_path / "bundle"
+    one_stage = replace(TINY, stages=TINY.stages[2:])
+    save_weights(random_weights(one_stage), weights, intensity_range="[-4e-3, 16e3]")
+    arguments = ["--stage", "all", "--weights", str(weights), "-o", str(out)]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    manifest = Bundle.open(out).manifest
+    assert (manifest.intensity, manifest.intensity_range) == (FIXED_RANGE, (-4e-3, 16e3))

@@ -210,3 +210,11 @@ def test_small_grids_are_augmented(random):
     image = smooth_noise((2, 2, 2), 1, 3.0, random).clamp(0, 1)
     pair = Pair(fixed=image, moving=image, mm_from_voxel=4 * torch.eye(3))
     assert augment(pair, random, EVERYTHING).moving.isfinite().all()
+
+
+def test_intensities_change_within_the_range_of_the_image(pair):
+    narrow = replace(pair, fixed=pair.fixed * 0.08 - 0.06, moving=pair.moving * 0.08 - 0.06)
+    settings = Augmentation(intensity=0.3)
+    plain, scaled = (augment(p, seeded(3), settings).fixed for p in (pair, narrow))
+    torch.testing.assert_close(scaled, plain * 0.08 - 0.06, rtol=0, atol=2e-3)
+    assert torch.corrcoef(torch.stack([scaled.flatten(), narrow.fixed.flatten()]))[0, 1] > 0.8

@@ -336,3 +336,16 @@ def test_labels_off_the_grid_of_their_image_are_refused(case, make_grid):
 def test_a_mask_in_place_of_an_image_is_named(shared):
     with pytest.raises(InputError, match=r"fixed_mask\.nii\.gz: "):
         source_of(Case("mask", shared.fixed_mask, shared.moving), files=Files()).pair(0)
+
+
+def test_what_is_kept_belongs_to_its_files_and_its_transform(case, tmp_path, make_grid):
+    other = bands(tmp_path / "other.nii.gz", read_volume(case.moving).stored_grid, wide=6.0)
+    transform = write_translation(tmp_path / "shift.tfm", SHIFT)
+    variants = [
+        case,
+        replace(case, moving_labels=other),
+        replace(case, initial_transform=transform),
+    ]
+    files = Files(WINDOW)  # shared, as training and validation share it
+    for variant in variants:
+        assert_same(source_of(variant, files=files).pair(0), source_of(variant).pair(0))

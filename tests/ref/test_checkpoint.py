@@ -163,7 +163,17 @@ def test_all_keys_and_shapes_that_do_not_fit_are_named(published, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"not weights", {"state": 3}, [1], torch.zeros(3)], ids=type
+    "content",
+    [
+        b"",
+        b"not weights",
+        b"root:x:0:0\n" * 9,
+        {"state": 3},
+        {1: torch.zeros(3)},
+        [1],
+        torch.zeros(3),
+    ],
+    ids=range(7),
 )
 def test_what_is_no_state_dict_is_said(published, tmp_path, content):
     path = tmp_path / "other.pth"

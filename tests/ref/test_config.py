@@ -67,6 +67,8 @@ def test_a_model_has_stages():
 def test_the_published_encoder_halves_every_patch_three_times():
     assert THESIS.multiple == 32
     assert all(n % THESIS.multiple == 0 for n in (160, 192, 224))
+    thirds = replace(THESIS, stages=(*THESIS.stages[:2], replace(THESIS.stages[2], parts=3)))
+    assert thirds.multiple == 96
 
 
 @pytest.mark.parametrize("config", PRESETS.values(), ids=PRESETS)

@@ -174,8 +174,10 @@ def without(content, *keys):
         (lambda c: c | {"training": [{"image": "imagesTr/no.nii.gz"}]}, "no.nii.gz, which is not"),
         (lambda c: c | {"training": c["training"][:1]}, "no pair to train on"),
         (lambda c: c | {"labels": {"1": "a", "left": "b"}}, "labels 1, left where whole numbers"),
+        (lambda c: c | {"labels": [1, 2]}, "'labels', where a table is needed"),
+        (lambda c: c | {"registration_val": 5}, "'registration_val', where a list is needed"),
     ],
-    ids=range(9),
+    ids=range(11),
 )
 def test_other_json_is_refused_in_one_sentence(change, message, hippocampus):
     path = write(hippocampus.parent, change(json.loads(hippocampus.read_text())))
