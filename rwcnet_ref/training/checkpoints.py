@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rwcnet_ref.checkpoint import save_weights
+from rwcnet_ref.checkpoint import load_weights, save_weights
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pair import Pair
 from rwcnet_runtime.errors import InputError
@@ -63,14 +64,14 @@ class RunFolder:
         Raises
         ------
         InputError
-            If it is a file or holds a training of other settings.
+            If it is a file, holds a training of other settings, or its settings.json is damaged.
         """
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"{self.path} is a file: choose a folder with -o")
         if self.settings.is_file():
             # What JSON makes of it, so that tuples and lists are not different.
             now = json.loads(_json(given))
-            other = _difference(json.loads(self.settings.read_text()), now)
+            other = _difference(self._claimed(), now)
             if other:
                 raise InputError(
                     f"{self.path} holds a training with another {other}: choose another folder "
@@ -83,17 +84,68 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             _replace(self.settings, lambda path: path.write_text(_json(given)))
 
+    def _claimed(self) -> dict[str, Any]:
+        try:
+            found = json.loads(self.settings.read_text())
+        except ValueError:
+            found = None
+        if not isinstance(found, dict) or not isinstance(found.get("training", {}), dict):
+            raise InputError(
+                f"{self.settings} is damaged: choose another folder with -o, or delete it if the "
+                "settings are still the same"
+            )
+        return found
+
     def save_state(self, index: int, state: Mapping[str, Any]) -> None:
         """Write the checkpoint of a stage."""
         _replace(self.checkpoint(index), lambda path: torch.save(dict(state), path))
 
-    def load_state(self, index: int, device: torch.device) -> dict[str, Any] | None:
-        """Read the checkpoint of a stage, None if there is none yet."""
+    def load_state(self, index: int, *, mapped: bool = False) -> dict[str, Any] | None:
+        """Read the checkpoint of a stage to the CPU, None if there is none yet.
+
+        Parameters
+        ----------
+        index
+            The stage.
+        mapped
+            Leave the tensors on disk, for whoever wants to know the rest.
+
+        Raises
+        ------
+        InputError
+            If it is damaged.
+        """
         path = self.checkpoint(index)
         if not path.is_file():
             return None
-        state: dict[str, Any] = torch.load(path, weights_only=True, map_location=device)
+        try:
+            state: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=mapped)
+        except OSError:
+            raise
+        except Exception as error:  # torch's unpickler raises a dozen types without a common base
+            raise self.damaged(index) from error
+        if not isinstance(state, dict) or "step" not in state:
+            raise self.damaged(index)
         return state
+
+    def damaged(self, index: int) -> InputError:
+        """Return what to say of a checkpoint that cannot be gone on from."""
+        return InputError(
+            f"{self.checkpoint(index)} is damaged or of another model: delete it to train the "
+            "stage anew, or choose another folder with -o"
+        )
+
+    def load_best(self, index: int) -> Cascade:
+        """Read the best weights of a trained stage; `InputError` if they are damaged or gone."""
+        path = self.best(index)
+        try:
+            cascade, _ = load_weights(path)
+        except (FileNotFoundError, ValueError) as error:
+            raise InputError(
+                f"{path} is damaged or gone: delete {self.checkpoint(index).name} as well to train "
+                "the stage anew, or choose another folder with -o"
+            ) from error
+        return cascade
 
     def save_weights(self, path: Path, cascade: Cascade, about: Mapping[str, str]) -> None:
         """Write weights to one of this folder's names."""
@@ -115,6 +167,8 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     write(temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())  # a rename can reach the disk before what it renames
     temporary.replace(path)
 
 

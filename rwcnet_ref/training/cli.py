@@ -26,9 +26,10 @@ from rich.progress import (
 
 from rwcnet_ref.training import log
 from rwcnet_ref.training.checkpoints import RunFolder
-from rwcnet_ref.training.loop import NotFiniteError, Training
+from rwcnet_ref.training.loop import Training
 from rwcnet_ref.training.settings import Settings, read_toml
 from rwcnet_ref.training.stages import train
+from rwcnet_ref.training.step import NotFiniteError
 from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.errors import InputError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,7 +45,9 @@ class Log:
     def write(self, step: int, metrics: Mapping[str, float]) -> None:
         """Add the metrics of a step."""
         with self._lines.open("a") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+            # JSON has no word for what is not finite.
+            values = {n: x if math.isfinite(x) else None for n, x in metrics.items()}
+            file.write(json.dumps({"step": step, **values}) + "\n")
         if self._events is not None:
             for name, value in metrics.items():
                 self._events.add_scalar(name, value, step)

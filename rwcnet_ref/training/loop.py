@@ -1,4 +1,4 @@
-"""The training of one stage, and of all of them one after the other."""
+"""The training of one stage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.log import Log
 from rwcnet_ref.training.settings import Settings
 from rwcnet_ref.training.sources import StageData
-from rwcnet_ref.training.step import batch_loss, pair_loss, seed_of
-from rwcnet_ref.training.validation import choose, still, validate
+from rwcnet_ref.training.step import NotFiniteError, batch_loss, pair_loss, seed_of
+from rwcnet_ref.training.validation import choose, measures, still, validate
 from rwcnet_runtime.errors import InputError
 
 # Recurrent steps while the recurrence is cut short.
@@ -27,10 +27,6 @@ _SHORT_STEPS = 2
 _REHEARSED = 8
 
 _OPTIMISERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-
-
-class NotFiniteError(Exception):
-    """The loss or its gradient is no number; the batch is saved, the weights before it are too."""
 
 
 class Training:
@@ -50,6 +46,11 @@ class Training:
         Pairs at this stage's resolution.
     folder
         Where everything is written.
+
+    Raises
+    ------
+    InputError
+        If the checkpoint is damaged.
     """
 
     def __init__(
@@ -73,9 +74,14 @@ class Training:
         self.step, self.seconds = 0, 0.0
         self.best = math.inf
         self.losses: list[float] = []  # since the last validation
-        state = folder.load_state(index, self.device)
+        state = folder.load_state(index)
         if state is not None:
-            self._restore(state)
+            try:
+                self._restore(state)
+            except torch.OutOfMemoryError:
+                raise
+            except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+                raise folder.damaged(index) from error
 
     def run(
         self,
@@ -104,7 +110,7 @@ class Training:
         InputError
             Before the first step, if the data cannot give what losses or `best` need.
         NotFiniteError
-            If the loss or its gradient is no number.
+            If the loss, its gradient, or the measure that chooses the weights is no number.
         """
         if self.step == self.plan.steps:
             return True
@@ -162,7 +168,12 @@ class Training:
         judged: set[str] = set()
         for pair in [*self.data.batch(1.0, random), *first]:
             judged |= pair_loss([still(pair)], weights, 1.0)[1].keys()
-        metrics = validate(self._shown(), self.index, first[:1], weights)
+        try:
+            for pair in self.data.batch(0.0, random):
+                pair_loss([still(pair)], self.plan.weights(0.0), 1.0)
+        except InputError as error:
+            raise InputError(f"at the first step {error}") from error
+        validate(self._shown(), self.index, first[:1], weights)
         if weights.keys() - judged:
             raise InputError(
                 f"no pair seen at the start has what the losses "
@@ -170,7 +181,8 @@ class Training:
                 "data"
             )
         best = self.settings.run.best
-        if best is not None and best not in metrics:
+        can = {"validation_loss"}.union(*(measures(still(pair)) for pair in first))
+        if best is not None and best not in can:
             raise InputError(
                 f"training.best is {best}, which these validation pairs cannot give: choose "
                 "another, or leave it out"
@@ -238,10 +250,20 @@ class Training:
         return cascade
 
     def _validate(self) -> dict[str, float]:
-        """Measure the averaged weights, and keep them if they are the best so far."""
+        """Measure the averaged weights, and keep them if they are the best so far.
+
+        After a kill the file of the best can be of a later step than the checkpoint. Training goes
+        by the checkpoint alone: the file may be replaced by worse weights, never by worse ones than
+        the best that the checkpoint knows of.
+        """
         cascade = self._shown()
         metrics = validate(cascade, self.index, self.data.validation(), self.plan.weights())
-        _, value = choose(metrics, self.settings.run.best)
+        name, value = choose(metrics, self.settings.run.best)
+        if not math.isfinite(value):
+            raise NotFiniteError(
+                f"{name} is {metrics[name]} in the validation at step {self.step} of stage "
+                f"{self.index + 1}: lower the learning rate or set training.clip, in a new folder"
+            )
         if value < self.best:
             self.best = value
             self.folder.save_weights(self.folder.best(self.index), cascade, self.settings.about)
@@ -251,7 +273,10 @@ class Training:
 
 
 def _averaging(largest: float) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
-    """Return the rule of an exponential moving average that follows quickly at the start."""
+    """Return the rule of an exponential moving average that follows quickly at the start.
+
+    It holds for weights; the averages stored in batch normalisations are those of the live weights.
+    """
 
     def average(averaged: Tensor, current: Tensor, count: Tensor | int) -> Tensor:
         decay = min(largest, (1 + int(count)) / (10 + int(count)))

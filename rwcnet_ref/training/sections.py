@@ -90,7 +90,8 @@ class SyntheticData:
     maps
         Folder of SynthSeg's label maps; shapes alone without it.
     held_out
-        Heads kept for validation, the last of the sorted files.
+        Heads kept for validation, the last of the sorted files; at least two, since some pairs are
+        of two heads.
     validation
         Pairs drawn for validation.
     """
@@ -99,7 +100,7 @@ class SyntheticData:
 
     kind: Literal["synthetic"]
     maps: Path | None = None
-    held_out: Count = 2
+    held_out: Annotated[int, Field(ge=2)] = 2
     validation: Count = 8
 
 

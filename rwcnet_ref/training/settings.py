@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,6 +27,8 @@ from rwcnet_ref.training.sections import (
 from rwcnet_runtime.errors import InputError
 
 T = TypeVar("T")
+
+_OF_SYNTHETIC_PAIRS = ("size", "small", "amplitude", "easy", "shapes", "two_heads")
 
 # Per resolution: steps as in the thesis (Sivan 2022), crops and displacements of synthetic pairs as
 # this toolkit's networks need them.
@@ -51,7 +53,8 @@ class Settings:
     model, data, augmentation, run, stages
         See their types; one entry of `stages` for each stage of the model.
     about
-        What goes into the weights: licence and training_data.
+        What goes into the weights: licence and training_data, and intensity_range where real data
+        have a fixed one, as JSON.
     given
         What all this was made from.
     """
@@ -78,7 +81,8 @@ class Settings:
         Raises
         ------
         InputError
-            At the first unknown section or key, wrong type or impossible value.
+            At the first unknown section or key, wrong type or impossible value, or setting that
+            would do nothing with these data.
         """
         values = dict(values)
         known = ["about", "model", "data", "augmentation", "losses", "training", "stages"]
@@ -111,12 +115,23 @@ class Settings:
             stage = _read(StageSettings, merged, where)
             stages.append(replace(stage, losses=losses))
         data = _data(_table(values, "data"), folder)
+        augmentation = _read(Augmentation, _table(values, "augmentation"), "augmentation.")
         if isinstance(data, SyntheticData):
+            _refuse(_table(values, "augmentation"), "augmentation.", "real", data)
             _check_sizes(model, stages)
+        else:
+            for where, table in [
+                ("training.", common),
+                *((f"stages[{n + 1}].", table) for n, table in enumerate(own)),
+            ]:
+                idle = [name for name in table if name in _OF_SYNTHETIC_PAIRS]
+                _refuse(idle, where, "synthetic", data)
+            if data.intensity is not None:
+                about["intensity_range"] = json.dumps(data.intensity)
         return cls(
             model,
             data,
-            _read(Augmentation, _table(values, "augmentation"), "augmentation."),
+            augmentation,
             _read(Run, run, "training."),
             tuple(stages),
             about,
@@ -157,6 +172,13 @@ def _only(table: Mapping[str, Any], known: list[str], where: str) -> None:
     for name in table:
         if name not in known:
             raise InputError(f"there is no setting {where}{name}: known are {', '.join(known)}")
+
+
+def _refuse(idle: Iterable[str], where: str, pairs: str, data: Data) -> None:
+    for name in idle:
+        raise InputError(
+            f"{where}{name} is for {pairs} pairs, but data.kind is {data.kind!r}: leave it out"
+        )
 
 
 def _table(values: Mapping[str, Any], name: str) -> dict[str, Any]:

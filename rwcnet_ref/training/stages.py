@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 
 from rwcnet_ref.build import build
-from rwcnet_ref.checkpoint import load_weights
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.loop import Training
@@ -84,8 +83,11 @@ def train(
     Raises
     ------
     InputError, BackendError
-        If settings, data or folder do not fit each other, a stage below is not trained, or the
-        device is not there. Nothing is written then.
+        If settings, data or folder do not fit each other, a stage below is not trained, the
+        device is not there, or a file in the folder is damaged. Nothing of the stage at hand is
+        written then; those before it stay.
+    NotFiniteError
+        As `Training.run` does.
     """
     folder.check(settings.given)
     device = choose_device(settings.run.device)
@@ -100,13 +102,12 @@ def train(
         if not training.run(stop, listener.progress, listener.report):
             return False
     if _trained(folder, settings, count - 1):
-        finished, _ = load_weights(folder.best(count - 1))
-        folder.save_weights(folder.weights, finished, settings.about)
+        folder.save_weights(folder.weights, folder.load_best(count - 1), settings.about)
     return True
 
 
 def _trained(folder: RunFolder, settings: Settings, index: int) -> bool:
-    state = folder.load_state(index, torch.device("cpu"))
+    state = folder.load_state(index, mapped=True)
     return state is not None and state["step"] == settings.stages[index].steps
 
 
@@ -115,11 +116,11 @@ def _begin(settings: Settings, folder: RunFolder, index: int) -> Cascade:
     if index == 0:
         torch.manual_seed(settings.run.seed)
         return build(settings.model)
-    if not _trained(folder, settings, index - 1) or not folder.best(index - 1).is_file():
+    if not _trained(folder, settings, index - 1):
         raise InputError(
             f"stage {index} is not trained in {folder.path}: train it first, or give --stage all"
         )
-    cascade, _ = load_weights(folder.best(index - 1))
+    cascade = folder.load_best(index - 1)
     learned, start = (cascade.stage(n).state_dict() for n in (index - 1, index))
     if {n: x.shape for n, x in learned.items()} == {n: x.shape for n, x in start.items()}:
         # What registers at one resolution is a good start at the next.

@@ -16,6 +16,10 @@ from rwcnet_ref.patches import Patch
 from rwcnet_runtime.errors import InputError
 
 
+class NotFiniteError(Exception):
+    """A loss, its gradient, a flow or a measure is no number; the last checkpoint is kept."""
+
+
 def seed_of(*position: int) -> int:
     """Return the seed of a position in training, such as (seed, stage, step).
 

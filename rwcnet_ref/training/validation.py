@@ -13,7 +13,7 @@ from torch import Tensor
 from rwcnet_ref.losses import LOSSES, Prediction
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pair import Pair
-from rwcnet_ref.training.step import pair_loss
+from rwcnet_ref.training.step import NotFiniteError, pair_loss
 from rwcnet_runtime.evaluation.deformation import folded_percent, sd_log_jacobian
 from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
 
@@ -45,16 +45,24 @@ def validate(
         voxels of the stage, `dice` over structures (soft: on a coarse grid they fill shares of a
         voxel), `tre_mm` over keypoints, each also before registration (`_start`); then
         `folded_percent`, `sdlogj` and `validation_loss`.
+
+    Raises
+    ------
+    NotFiniteError
+        If a flow is no number, which some measures would take for a perfect one.
     """
     values: dict[str, list[float]] = defaultdict(list)
     for pair in pairs:
         *_, (flow, _) = cascade.totals(pair.fixed, pair.moving, index)
+        if not flow.isfinite().all():
+            raise NotFiniteError(
+                f"the flow of a validation pair is no number at stage {index + 1}: lower the "
+                "learning rate or set training.clip, in a new folder"
+            )
         found = _whole(pair, flow)
         for end, prediction in (("_start", still(pair)), ("", found)):
-            for name, measure in _MEASURES.items():
-                value = LOSSES[name](prediction)
-                if value is not None:
-                    values[measure + end].append(float(1 - value if name == "dice" else value))
+            for name, value in measures(prediction).items():
+                values[name + end].append(value)
         # In voxels: the determinant does not depend on the grid's edges.
         i, j, k = flow.shape[2:]
         determinant = jacobian_determinant(
@@ -66,6 +74,25 @@ def validate(
             values["sdlogj"].append(spread)
         values["validation_loss"].append(float(pair_loss([found], weights, 1.0)[0]))
     return {name: sum(of) / len(of) for name, of in values.items()}
+
+
+def measures(prediction: Prediction) -> dict[str, float]:
+    """Return error, dice and tre_mm of a whole pair, as far as it has what they need.
+
+    Dice needs a structure of more than a voxel in the fixed image, and tre_mm a keypoint inside the
+    grid: whatever moves, the same pairs count.
+    """
+    labels, keypoints = prediction.pair.fixed_labels, prediction.keypoints
+    empty = {
+        "dice": labels is not None and not (labels.sum((2, 3, 4)) > 1).any(),
+        "keypoints": keypoints is not None and not len(keypoints[0]),
+    }
+    found = {}
+    for loss, name in _MEASURES.items():
+        value = None if empty.get(loss) else LOSSES[loss](prediction)
+        if value is not None:
+            found[name] = float(1 - value if loss == "dice" else value)
+    return found
 
 
 def _whole(pair: Pair, flow: Tensor) -> Prediction:

@@ -1,20 +1,42 @@
-"""What the tests of the model share: models that move things, and a head of a few ellipsoids."""
+"""What the tests share: models that move things, a head of a few ellipsoids, a small training."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from rwcnet_ref.build import build
-from rwcnet_ref.config import ModelConfig
+from rwcnet_ref.config import TINY, ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pairs import LabelMap
+from rwcnet_ref.training.checkpoints import RunFolder
+from rwcnet_ref.training.loop import Training
+from rwcnet_ref.training.settings import Settings
+from rwcnet_ref.training.sources import open_data
 
 # Background, left and right white matter, left and right ventricle, skull.
 CLASSES = [0, 1, 1, 2, 2, 3]
 BRAIN = [False, True, True, True, True, False]
+
+TRAINING: dict[str, Any] = {
+    "model": {"preset": "tiny"},
+    "data": {"kind": "synthetic", "validation": 2},
+    "losses": {"error": 1.0, "gradient": 0.05, "dice": {"weight": 0.5, "after": 0.5}},
+    "training": {
+        "size": 8,
+        "small": 0.0,
+        "steps": 4,
+        "batch": 2,
+        "learning_rate": 1e-3,
+        "ema": 0.9,
+        "validate_every": 3,
+        "save_every": 2,
+    },
+}
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +46,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def own_global_random() -> Iterator[None]:
+    """Training seeds torch's global generator; other tests are to see nothing of it."""
+    with torch.random.fork_rng():
+        yield
 
 
 @pytest.fixture
@@ -69,3 +98,77 @@ def head() -> LabelMap:
     labels[ellipsoid((16, 23, 20), (5, 7, 5))] = 3
     labels[ellipsoid((31, 23, 20), (5, 7, 5))] = 4
     return LabelMap(labels, torch.tensor(CLASSES), torch.tensor(BRAIN), (23.5, 21.5, 19.5))
+
+
+@pytest.fixture
+def settings() -> Callable[..., Settings]:
+    """Make the settings of a training of seconds."""
+
+    def make(
+        model: Mapping[str, Any] | None = None,
+        losses: Mapping[str, Any] | None = None,
+        **training: Any,
+    ) -> Settings:
+        return Settings.from_dict(
+            {
+                **TRAINING,
+                "model": {**TRAINING["model"], **(model or {})},
+                "losses": losses or TRAINING["losses"],
+                "training": {**TRAINING["training"], **training},
+            }
+        )
+
+    return make
+
+
+@pytest.fixture
+def fresh() -> Callable[..., Cascade]:
+    """Make untrained models to train."""
+
+    def make(config: ModelConfig = TINY, seed: int = 0) -> Cascade:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            return build(config)
+
+    return make
+
+
+@pytest.fixture
+def begin(tmp_path: Path, settings: Callable[..., Settings]) -> Callable[..., Training]:
+    """Begin or resume the training of a stage."""
+
+    def make(
+        cascade: Cascade, index: int = 1, told: Settings | None = None, folder: str = "run"
+    ) -> Training:
+        told = told or settings()
+        place = RunFolder(tmp_path / folder)
+        place.path.mkdir(exist_ok=True)
+        data = open_data(told, torch.device("cpu"))
+        return Training(cascade, index, told, data(cascade, index), place)
+
+    return make
+
+
+class Quiet:
+    """Listens to a training and says nothing."""
+
+    def begin(self, training: Training) -> None:
+        """Say nothing."""
+
+    def progress(self, step: int, loss: float) -> None:
+        """Say nothing."""
+
+    def report(self, metrics: Mapping[str, float]) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def quiet() -> Quiet:
+    """Return a listener that says nothing."""
+    return Quiet()
+
+
+@pytest.fixture
+def moved() -> Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], set[str]]:
+    """Name the tensors that differ between two state dicts."""
+    return lambda before, after: {n for n in before if not torch.equal(before[n], after[n])}

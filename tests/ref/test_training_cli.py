@@ -50,12 +50,6 @@ cli.app()
 """
 
 
-@pytest.fixture(autouse=True)
-def own_global_random():
-    with torch.random.fork_rng():
-        yield
-
-
 @pytest.fixture
 def config(tmp_path):
     def write(name="tiny.toml", steps=2, seed=0):

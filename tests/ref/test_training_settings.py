@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rwcnet_ref.training.settings import Settings, read_toml
 from rwcnet_runtime.errors import InputError
 
 SMALL = {"data": {"kind": "synthetic"}, "losses": {"error": 1}}
-STAGE = {"steps": 3}
+REAL = {"kind": "learn2reg", "file": "dataset.json"}
 
 
 def settings(**sections):
@@ -116,6 +117,13 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ({"stages": [{}, 1, {}]}, r"stages\[2\] is 1: it should be a table"),
         ({"training": {"size": 18}}, r"stages\[3\].size is 18: it should be a multiple of 4"),
         ({"training": {"size": 20, "small": 0.1}}, "some crops have half of it"),
+        ({"data": {"kind": "synthetic", "held_out": 1}}, "data.held_out is 1: it should be"),
+        ({"augmentation": {"flip": 0.5}}, "augmentation.flip is for real pairs, but data.kind is"),
+        *(
+            ({"data": REAL, "training": {name: 1}}, f"training.{name} is for synthetic pairs, but")
+            for name in ("size", "small", "amplitude", "easy", "shapes", "two_heads")
+        ),
+        ({"data": REAL, "stages": [{}, {"easy": 0}, {}]}, r"stages\[2\].easy is for synthetic"),
         ({"augmentation": {"flop": 1}}, "no setting augmentation.flop: known are flip"),
         ({"augmentation": {"flip": 2}}, "section augmentation: flip is 2"),
         ({"about": {"license": "MIT"}}, "no setting about.license: known are licence"),
@@ -154,3 +162,9 @@ def test_files_that_are_no_toml_get_one_sentence(tmp_path, content, says):
         path.write_bytes(content)
     with pytest.raises(InputError, match=says):
         read_toml(path)
+
+
+def test_a_fixed_range_of_intensities_goes_with_the_weights():
+    data = {**REAL, "intensity": [-4e-3, 16e3]}
+    assert json.loads(settings(data=data).about["intensity_range"]) == [-4e-3, 16e3]
+    assert "intensity_range" not in settings(data=REAL).about

@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+from rwcnet_ref.augment import Augmentation
 from rwcnet_ref.build import build
+from rwcnet_ref.datasets import CaseSource
 from rwcnet_ref.training import sources
 from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.settings import Settings
@@ -15,23 +18,6 @@ from rwcnet_ref.training.step import seed_of
 from rwcnet_runtime.errors import InputError
 
 CPU = torch.device("cpu")
-
-
-class Quiet:
-    def begin(self, training):
-        pass
-
-    def progress(self, step, loss):
-        pass
-
-    def report(self, metrics):
-        pass
-
-
-@pytest.fixture(autouse=True)
-def own_global_random():
-    with torch.random.fork_rng():
-        yield
 
 
 def told(data, losses=None, folder=None, **sections):
@@ -154,7 +140,7 @@ def test_real_pairs_are_at_the_resolution_of_the_stage(request, tmp_path, kind, 
 
 
 @pytest.mark.parametrize("kind", ["learn2reg", "table"])
-def test_real_pairs_train_and_validate(request, tmp_path, kind):
+def test_real_pairs_train_and_validate(request, tmp_path, quiet, kind):
     settings = told(
         request.getfixturevalue(kind),
         {"ncc": 1.0, "dice": 1.0, "gradient": 0.1},
@@ -162,7 +148,7 @@ def test_real_pairs_train_and_validate(request, tmp_path, kind):
         training={"steps": 2, "batch": 2},
     )
     folder = RunFolder(tmp_path / "run")
-    assert train(settings, folder, Quiet())
+    assert train(settings, folder, quiet)
     for index in range(3):
         (line,) = map(json.loads, folder.log(index).read_text().splitlines())
         assert {"dice", "dice_start", "folded_percent", "validation_loss"} <= line.keys()
@@ -186,3 +172,27 @@ def test_data_that_are_not_there_get_one_sentence(request, tmp_path, head, monke
     with pytest.raises(InputError, match=says) as error:
         open_data(told(data, {"mse": 1.0}, tmp_path), CPU)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["learn2reg", "table"])
+def test_sources_are_made_as_the_settings_say(request, tmp_path, monkeypatch, kind):
+    data = {**request.getfixturevalue(kind), "intensity": [0.0, 200.0], "cache_gb": 0.5}
+    settings = told(data, {"mse": 1.0}, tmp_path, training={"batch": 3}, augmentation={"flip": 0.5})
+    cascade, reduce = build(settings.model), lambda image, factor: image
+    monkeypatch.setattr(cascade, "reduce", reduce)
+    monkeypatch.setattr(sources, "Files", lambda *parts: parts)
+    monkeypatch.setattr(sources, "CaseStage", lambda *parts: parts)
+    source, held_out, *rest = open_data(settings, CPU)(cascade, 1)
+    assert source == CaseSource(
+        source.cases,
+        ((0.0, 200.0), 0.5),
+        resolution=2,
+        multiple=settings.model.multiple,
+        reduce=reduce,
+        labels=(1, 2) if kind == "learn2reg" else (),
+        shared_grid=kind == "learn2reg",
+        augmentation=Augmentation(flip=0.5),
+    )
+    assert held_out == replace(source, cases=held_out.cases)
+    assert not {case.name for case in source.cases} & {case.name for case in held_out.cases}
+    assert rest == [3, CPU]

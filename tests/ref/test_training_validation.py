@@ -7,6 +7,7 @@ from rwcnet_ref.config import TINY
 from rwcnet_ref.grid import identity
 from rwcnet_ref.pair import Pair
 from rwcnet_ref.pairs import SyntheticSource
+from rwcnet_ref.training.step import NotFiniteError
 from rwcnet_ref.training.validation import choose, validate
 
 
@@ -66,6 +67,11 @@ def test_target_error_is_in_mm():
     assert values["tre_mm"] == pytest.approx(3, abs=1e-3)  # mm
     assert "error" not in values
     assert "dice" not in values
+    # A pair whose points are all outside says nothing, least of all 0 mm.
+    outside = replace(pair, fixed_points=points + 20)
+    both = validate(Found(flow), 0, [pair, outside], {"mse": 1.0})
+    assert (both["tre_mm"], both["tre_mm_start"]) == (values["tre_mm"], values["tre_mm_start"])
+    assert "tre_mm" not in measure(flow, outside)
 
 
 def test_folds_are_counted():
@@ -100,3 +106,19 @@ def test_validation_is_what_inference_does(lively):
 )
 def test_less_is_better_in_what_chooses(metrics, best, expected):
     assert choose(metrics, best) == expected
+
+
+def test_a_pair_without_structures_has_no_dice():
+    pair = draw()
+    nothing = torch.zeros_like(pair.fixed_labels)
+    empty = replace(pair, fixed_labels=nothing, moving_labels=nothing)
+    alone = measure(pair.flow, pair)
+    both = validate(Found(pair.flow), 0, [pair, empty], {"mse": 1.0})
+    assert (both["dice"], both["dice_start"]) == (alone["dice"], alone["dice_start"])
+    assert "dice" not in measure(pair.flow, empty)
+
+
+def test_a_flow_that_is_no_number_is_no_perfect_one():
+    pair = draw()
+    with pytest.raises(NotFiniteError, match="a validation pair is no number at stage 1"):
+        measure(pair.flow * torch.nan, pair)
