@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from rwcnet_ref.datasets.files import Files, Structures
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import Case
-from rwcnet_runtime.evaluation.landmarks import paired, read_landmarks
+from rwcnet_runtime.evaluation.measures import landmarks_of
 from rwcnet_runtime.evaluation.overlap import warp_labels
-from rwcnet_runtime.evaluation.target_error import inside
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.geometry import LPS_FROM_RAS
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
@@ -129,19 +128,7 @@ def _points(
     case: Case, fixed: Volume, moving: Volume, initial: sitk.Transform | None
 ) -> tuple[Points, Points]:
     """Landmarks inside both images, as voxel indices of the fixed grid."""
-    assert case.fixed_points is not None
-    assert case.moving_points is not None
-    still, other = (
-        read_landmarks(path, case.points_frame, volume.stored_grid)
-        for path, volume in ((case.fixed_points, fixed), (case.moving_points, moving))
-    )
-    fixed_mm, moving_mm, _ = paired(still, other, case.points_left_out)
-    there = inside(fixed_mm, fixed.grid) & inside(moving_mm, moving.grid)
-    if not there.any():
-        raise InputError(
-            f"no landmark of {case.fixed_points} and {case.moving_points} lies inside both images; "
-            "check points_frame."
-        )
+    fixed_mm, moving_mm, there, _, _ = landmarks_of(case, fixed, moving)
     fixed_mm, moving_mm = fixed_mm[there], moving_mm[there]
     if initial is not None:
         try:

@@ -131,25 +131,51 @@ def _measure_labels(
     return row
 
 
-def _measure_landmarks(
-    case: Case, fixed: Volume, moving: Volume, displacements: dict[str, NDArray[np.float32]]
-) -> Row:
+def landmarks_of(
+    case: Case, fixed: Volume, moving: Volume
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_], list[str], int]:
+    """Read and match the landmarks of a case that has them.
+
+    Returns
+    -------
+    fixed_points, moving_points : ndarray, (n, 3), float64
+        RAS+ mm, row by row the same anatomy.
+    there : ndarray, (n,), bool
+        Which lie inside both images.
+    names : list of str
+        Of the rows.
+    unmatched : int
+        Fixed landmarks that have no partner or are left out.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be used, or no landmark lies inside both images.
+    """
+    assert case.fixed_points is not None
+    assert case.moving_points is not None
     still, other = (
         read_landmarks(path, case.points_frame, volume.stored_grid)
         for path, volume in ((case.fixed_points, fixed), (case.moving_points, moving))
-        if path is not None
     )
     fixed_points, moving_points, names = paired(still, other, case.points_left_out)
-    counts = inside(fixed_points, fixed.grid) & inside(moving_points, moving.grid)
-    if not counts.any():
+    there = inside(fixed_points, fixed.grid) & inside(moving_points, moving.grid)
+    if not there.any():
         raise InputError(
             f"No landmark of {case.fixed_points} and {case.moving_points} lies inside both images; "
             "check points_frame."
         )
+    return fixed_points, moving_points, there, names, len(still.points) - len(names)
+
+
+def _measure_landmarks(
+    case: Case, fixed: Volume, moving: Volume, displacements: dict[str, NDArray[np.float32]]
+) -> Row:
+    fixed_points, moving_points, counts, names, unmatched = landmarks_of(case, fixed, moving)
     row: Row = {
         "landmarks": int(counts.sum()),
         "landmarks_outside": int((~counts).sum()),
-        "landmarks_unmatched": len(still.points) - len(names),
+        "landmarks_unmatched": unmatched,
         "tre_mm": {"landmark": [n for n, count in zip(names, counts, strict=True) if count]},
     }
     for when, displacement in displacements.items():
