@@ -1,7 +1,13 @@
-"""Phantoms: one anatomy, defined in the world, saved by grids of many orientations."""
+"""Phantoms: one anatomy, defined in the world, saved by grids of many orientations.
 
-from collections.abc import Callable
+And the golden file of the published code, which tests of several packages compare with.
+"""
+
+import os
+import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -128,3 +134,32 @@ def fixed_path(fixed_grid: ImageGrid, save_phantom: SavePhantom) -> Path:
 def moving_path(moving_grid: ImageGrid, save_phantom: SavePhantom) -> Path:
     """File of the anatomy on `moving_grid`."""
     return save_phantom(moving_grid, "moving.nii.gz")
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """Where the golden file of the published code and its keys are."""
+    folder = Path(os.environ.get("RWCNET_DATA", "../shared/data")) / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"needs the golden file of the published code in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden_weights() -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Fill a state dict by the rule of the golden file."""
+    import torch  # the runtime's tests do without
+
+    def fill(state: Mapping[str, Any]) -> dict[str, Any]:
+        filled = {}
+        for key, tensor in state.items():
+            source = np.random.RandomState(zlib.crc32(key.encode()))
+            a = source.standard_normal(tuple(tensor.shape)).astype(np.float32)
+            if a.ndim == 1:
+                a = 1 + 0.1 * a if key.endswith("weight") else 0.05 * a
+            else:
+                a = a / np.float32(np.sqrt(np.prod(a.shape[1:])))
+            filled[key] = torch.from_numpy(a * np.float32(0.05 if "flowhead.2" in key else 1))
+        return filled
+
+    return fill

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 from rwcnet_runtime.commands import one_sentence_errors
-from rwcnet_runtime.registration import Registration, check_output, register
+from rwcnet_runtime.registration import OUTPUTS, Registration, register
+from rwcnet_runtime.writing import check_output
 
 infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -76,7 +77,7 @@ def infer(
 ) -> None:
     """Align MOVING with FIXED: writes the warped image, the displacement field and a report."""
     with one_sentence_errors():
-        check_output(output, fixed, moving)
+        check_output(output, OUTPUTS, fixed, moving)
         registration = run_with_progress(
             fixed, moving, engine=engine, initial_transform=initial_transform, bundle=bundle
         )

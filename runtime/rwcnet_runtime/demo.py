@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from rwcnet_runtime.errors import BackendError, InputError
 from rwcnet_runtime.geometry import ImageGrid
 from rwcnet_runtime.mapping import Mapping
-from rwcnet_runtime.registration import Registration, check_output
+from rwcnet_runtime.registration import OUTPUTS, Registration
 from rwcnet_runtime.volumes import read_volume, write_volume
+from rwcnet_runtime.writing import check_output
 
 MEAN_MM = 5.0
 _SMOOTHING_MM = 20.0
@@ -65,39 +66,53 @@ def _exponential(velocity: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def random_diffeomorphism(
-    shape: tuple[int, int, int], inside: NDArray[np.bool_], seed: int
+    shape: tuple[int, int, int],
+    inside: NDArray[np.bool_],
+    seed: int,
+    *,
+    mean_mm: float = MEAN_MM,
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
 ) -> NDArray[np.float32]:
-    """Draw a smooth invertible flow on a 1 mm grid, of a mean of 5 mm inside a mask.
+    """Draw a smooth invertible flow with a given mean length inside a mask.
 
     Parameters
     ----------
     shape
-        Grid (i, j, k), 1 mm voxels.
+        Grid (i, j, k).
     inside
         (i, j, k) bool, where the mean is taken.
     seed
         Of numpy's generator.
+    mean_mm
+        The mean length.
+    spacing_mm
+        Of the grid's voxels.
 
     Returns
     -------
     ndarray, (3, i, j, k), float32
         Flow in voxels.
     """
-    coarse = [int(np.ceil((n + 2 * _MARGIN_MM) / _COARSE_MM)) for n in shape]
+    edges = [n * spacing for n, spacing in zip(shape, spacing_mm, strict=True)]
+    coarse = [int(np.ceil((edge + 2 * _MARGIN_MM) / _COARSE_MM)) for edge in edges]
     noise = sitk.GetImageFromArray(
         np.random.default_rng(seed).standard_normal((*coarse[::-1], 3)), isVector=True
     )
     velocity = sitk.GetArrayFromImage(
         sitk.SmoothingRecursiveGaussian(noise, _SMOOTHING_MM / _COARSE_MM)
     ).astype(np.float64)
-    velocity *= MEAN_MM / np.linalg.norm(velocity, axis=-1).mean()
+    velocity *= mean_mm / np.linalg.norm(velocity, axis=-1).mean()
     flow = np.zeros((3, *shape), np.float32)
     for _ in range(4):  # the exponential is almost linear in its scale: this converges at once
         field = sitk.TransformToDisplacementField(
-            _transform(_exponential(velocity)), sitk.sitkVectorFloat32, shape
+            _transform(_exponential(velocity)),
+            sitk.sitkVectorFloat32,
+            shape,
+            outputSpacing=spacing_mm,
         )
         flow = np.ascontiguousarray(sitk.GetArrayViewFromImage(field).transpose(3, 2, 1, 0))
-        velocity *= MEAN_MM / np.linalg.norm(flow, axis=0)[inside].mean()
+        velocity *= mean_mm / np.linalg.norm(flow, axis=0)[inside].mean()
+    flow /= np.asarray(spacing_mm, np.float32)[:, None, None, None]
     return flow
 
 
@@ -136,7 +151,7 @@ def run(
         raise BackendError(
             f"the demo needs {error.name}, which is not installed: pip install 'rwcnet[demo]'"
         ) from error
-    check_output(folder)
+    check_output(folder, OUTPUTS)
     moving_path, fixed_path = folder / "moving.nii.gz", folder / "fixed.nii.gz"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.metrics import correlation, mutual_information
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.volumes import Volume, read_volume, write_displacement, write_volume
+from rwcnet_runtime.writing import all_or_none, check_output
 
 WARPED, DISPLACEMENT, REPORT = "warped.nii.gz", "displacement.nii.gz", "registration.json"
 OUTPUTS = (WARPED, DISPLACEMENT, REPORT)
@@ -72,23 +72,11 @@ class Registration:
             If the folder cannot be written to, or holds an input that would be replaced.
         """
         folder = Path(folder)
-        check_output(folder, self.fixed.path, self.moving.path)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(prefix=".rwcnet-", dir=folder) as name:
-                written = Path(name)
-                write_volume(written / WARPED, self.warped, self.fixed)
-                write_displacement(written / DISPLACEMENT, self.displacement_mm, self.fixed)
-                (written / REPORT).write_text(json.dumps(self.report, indent=2) + "\n")
-                # An old report goes first and the new one comes last: where there is a report,
-                # it is about the images beside it.
-                (folder / REPORT).unlink(missing_ok=True)
-                for file in OUTPUTS:
-                    (written / file).replace(folder / file)
-        except OSError as error:
-            raise InputError(
-                f"cannot write to {folder} ({error.strerror or error}): choose another with -o"
-            ) from error
+        check_output(folder, OUTPUTS, self.fixed.path, self.moving.path)
+        with all_or_none(folder, OUTPUTS) as written:
+            write_volume(written / WARPED, self.warped, self.fixed)
+            write_displacement(written / DISPLACEMENT, self.displacement_mm, self.fixed)
+            (written / REPORT).write_text(json.dumps(self.report, indent=2) + "\n")
         return [folder / file for file in OUTPUTS]
 
 
@@ -103,27 +91,24 @@ class _Stopwatch:
         self.seconds[part] = time.perf_counter() - start
 
 
-def check_output(folder: Path, *inputs: Path) -> None:
-    """Refuse a folder that results cannot go to; better before the work than after it.
-
-    Raises
-    ------
-    InputError
-        If it is a file, or one of the inputs would be replaced by a result.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file where a folder is needed: choose another with -o")
-    results = {(folder / file).resolve() for file in OUTPUTS}
-    for path in inputs:
-        if path.resolve() in results:
-            raise InputError(f"{path} would be replaced by a result: choose another folder with -o")
-
-
 def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDArray[np.float32]:
     try:
         return normalise(volume.data, fixed_range)
     except InputError as error:
         raise InputError(f"{volume.path}: {error}") from error
+
+
+def open_bundle(bundle: str | Path | Bundle | None) -> Bundle:
+    """Open a bundle that is not open yet: a folder, or None for the one inside the package.
+
+    Raises
+    ------
+    BundleError
+        If it is missing or damaged.
+    """
+    if isinstance(bundle, Bundle):
+        return bundle
+    return Bundle.open(None if bundle is None else Path(bundle))
 
 
 def register(
@@ -132,7 +117,7 @@ def register(
     *,
     engine: str = "fp32",
     initial_transform: str | Path | None = None,
-    bundle: str | Path | None = None,
+    bundle: str | Path | Bundle | None = None,
     progress: Progress = lambda part, share: None,
 ) -> Registration:
     """Align a moving image with a fixed one.
@@ -147,7 +132,7 @@ def register(
     initial_transform
         ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
     bundle
-        Folder of a bundle; the one inside the package by default.
+        Folder of a bundle, or an opened one; the one inside the package by default.
     progress
         Called with the name of a stage and the share of it that is done.
 
@@ -167,7 +152,7 @@ def register(
     """
     clock = _Stopwatch()
     with clock("load"):
-        opened = Bundle.open(None if bundle is None else Path(bundle))
+        opened = open_bundle(bundle)
         cascade = Cascade(opened, engine)
     with clock("read"):
         still, other = read_volume(Path(fixed)), read_volume(Path(moving))

@@ -13,10 +13,11 @@ from rwcnet_ref.losses.smoothness import (
     gradient_penalty,
     negative_jacobian_penalty,
 )
-from rwcnet_ref.losses.total import LOSSES, Prediction, total_loss
+from rwcnet_ref.losses.total import LOSSES, REGULARISERS, Prediction, total_loss
 
 __all__ = [
     "LOSSES",
+    "REGULARISERS",
     "Prediction",
     "bending_energy",
     "dice_loss",

@@ -127,8 +127,9 @@ LOSSES: Mapping[str, Callable[[Prediction], Tensor | None]] = {
 }
 """Losses by their name in settings; None where the pair lacks what a loss needs."""
 
-# A pair that only these can judge teaches nothing but to stand still.
-_REGULARISERS = {"gradient", "bending", "folds"}
+REGULARISERS = frozenset({"gradient", "bending", "folds"})
+"""A pair that only these can judge teaches nothing but to stand still."""
+
 _NEEDS = {
     "dice": "label maps of both images",
     "keypoints": "keypoints of both images",
@@ -179,13 +180,18 @@ def total_loss(
                     total = total + weight * share / sum(shares) * value
             if value is not None:
                 values[name] = float(value.detach())
-    if not values.keys() - _REGULARISERS:
-        judges = [name for name in weights if name not in _REGULARISERS]
+    if not values.keys() - REGULARISERS:
+        counting = [name for name, weight in weights.items() if weight]
+        judges = [name for name in counting if name not in REGULARISERS]
         missing = " or ".join(_NEEDS[name] for name in judges if name in _NEEDS)
-        raise ValueError(
-            f"none of the losses {', '.join(judges)} can judge a pair without {missing}; add one "
-            "of mse, ncc, mi or mind, or other data"
-            if missing
-            else "only regularisers are weighted, which no match could lower; add another loss"
-        )
+        if missing:
+            raise ValueError(
+                f"none of the losses {', '.join(judges)} can judge a pair without {missing}; add "
+                "one of mse, ncc, mi or mind, or other data"
+            )
+        if counting:
+            raise ValueError(
+                "only regularisers count, which no match could lower; add another loss"
+            )
+        raise ValueError("no loss counts, so nothing judges a match; add one")
     return total, values

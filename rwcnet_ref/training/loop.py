@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from rwcnet_ref.losses import REGULARISERS
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.log import Log
@@ -172,7 +173,13 @@ class Training:
             for pair in self.data.batch(0.0, random):
                 pair_loss([still(pair)], self.plan.weights(0.0), 1.0)
         except InputError as error:
-            raise InputError(f"at the first step {error}") from error
+            late = [
+                name for name in weights if name not in REGULARISERS | self.plan.weights(0.0).keys()
+            ]
+            sooner = (
+                f", or let {' or '.join(late)} count from the start (after = 0)" if late else ""
+            )
+            raise InputError(f"at the first step {error}{sooner}") from error
         validate(self._shown(), self.index, first[:1], weights)
         if weights.keys() - judged:
             raise InputError(

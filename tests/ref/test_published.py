@@ -2,10 +2,8 @@
 
 import itertools
 import json
-import os
 import re
 import sys
-import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,35 +17,17 @@ from rwcnet_ref.config import BASE, THESIS, TINY, ModelConfig
 from rwcnet_ref.grid import Warp
 from rwcnet_ref.published import AbsoluteDifference, ConvGRU, MotionEncoder
 
-GOLDEN = Path(os.environ.get("RWCNET_DATA", "../shared/data")) / "golden"
-
 LAST = replace(THESIS.stages[2], steps=3, radius=1, features=8, hidden=8, parts=1)
 ONE = ModelConfig("one", (LAST,), published=True)
 TWO = ModelConfig("two", (replace(LAST, resolution=2), replace(LAST, parts=2)), published=True)
 
 
 @pytest.fixture(scope="module")
-def golden():
-    """What the published code computes from weights of `seeded`, and its keys."""
-    if not GOLDEN.is_dir():
-        pytest.skip(f"needs the golden file of the published code in {GOLDEN}")
-    keys = json.loads((GOLDEN / "rwcnet_published_keys.json").read_text())
-    with np.load(GOLDEN / "rwcnet_published_golden.npz") as arrays:
+def golden(golden_folder):
+    """What the published code computes from `golden_weights`, and its keys."""
+    keys = json.loads((golden_folder / "rwcnet_published_keys.json").read_text())
+    with np.load(golden_folder / "rwcnet_published_golden.npz") as arrays:
         return dict(arrays), [keys["stage1_and_2"], keys["stage1_and_2"], keys["stage3"]]
-
-
-def seeded(state):
-    """Fill a state dict by the rule of the golden file."""
-    filled = {}
-    for key, tensor in state.items():
-        source = np.random.RandomState(zlib.crc32(key.encode()))
-        a = source.standard_normal(tuple(tensor.shape)).astype("float32")
-        if a.ndim == 1:
-            a = 1 + 0.1 * a if key.endswith("weight") else 0.05 * a
-        else:
-            a = a / np.float32(np.sqrt(np.prod(a.shape[1:])))
-        filled[key] = torch.from_numpy(a * np.float32(0.05 if "flowhead.2" in key else 1))
-    return filled
 
 
 def images(random, size, batch=1):
@@ -74,11 +54,11 @@ def assert_golden(found, expected, step, place):
 
 
 @torch.no_grad()
-def run_golden(arrays, last_patches):
+def run_golden(arrays, weights, last_patches):
     """Compare after each stage; of the last one only some patches are run."""
     cascade = build(THESIS).eval()
     for stage in cascade.stages:
-        stage.load_state_dict(seeded(stage.state_dict()))
+        stage.load_state_dict(weights(stage.state_dict()))
     lay_out = cascade.patches
     cascade.patches = lambda index, shape: (
         [lay_out(index, shape)[n] for n in last_patches] if index == 2 else lay_out(index, shape)
@@ -92,13 +72,13 @@ def run_golden(arrays, last_patches):
     return flow
 
 
-def test_the_chain_computes_what_the_published_code_does(golden):
-    run_golden(golden[0], last_patches=(0, 7))  # two corners, for time
+def test_the_chain_computes_what_the_published_code_does(golden, golden_weights):
+    run_golden(golden[0], golden_weights, last_patches=(0, 7))  # two corners, for time
 
 
 @pytest.mark.slow
-def test_all_of_the_last_stage_is_what_the_published_code_computes(golden):
-    flow = run_golden(golden[0], last_patches=range(8))
+def test_all_of_the_last_stage_is_what_the_published_code_computes(golden, golden_weights):
+    flow = run_golden(golden[0], golden_weights, last_patches=range(8))
     assert flow.abs().mean() == pytest.approx(0.885, abs=1e-3)  # voxels
     assert flow.abs().max() == pytest.approx(4.00, abs=1e-2)  # voxels
 

@@ -161,7 +161,23 @@ def test_bf16_trains_and_changes_the_numbers(begin, settings, fresh):
         ({"losses": {"keypoints": 1.0, "error": 1.0}}, "losses keypoints need"),
         (
             {"losses": {"error": {"weight": 1.0, "after": 0.5}, "gradient": 1.0}},
-            "at the first step the losses do not suit the data: only regularisers",
+            "at the first step the losses do not suit the data: only regularisers .* add another "
+            r"loss, or let error count from the start \(after = 0\)$",
+        ),
+        (
+            {"losses": {"error": {"weight": 1.0, "after": 0.5}}},
+            "at the first step the losses do not suit the data: no loss counts, so nothing judges "
+            r"a match; add one, or let error count from the start \(after = 0\)$",
+        ),
+        (
+            {
+                "losses": {
+                    "mse": {"weight": 1.0, "after": 0.5},
+                    "gradient": {"weight": 1.0, "after": 0.5},
+                    "keypoints": 1.0,
+                }
+            },
+            r"at the first step .* keypoints of both images; .*, or let mse count from the start",
         ),
         ({"losses": {"gradient": 1.0}}, "losses do not suit the data: only regularisers"),
         ({"best": "tre_mm"}, "training.best is tre_mm, which these validation pairs cannot give"),

@@ -24,6 +24,20 @@ def test_the_demo_deformation_is_smooth_known_and_invertible():
     assert np.abs(flow - random_diffeomorphism(SHAPE, inside, seed=1)).max() > 1  # mm
 
 
+def test_the_deformation_is_drawn_in_mm_on_any_grid():
+    shape, spacing = (48, 38, 20), (2.0, 3.0, 4.5)  # about the mm of `SHAPE`
+    inside = np.zeros(shape, bool)
+    inside[8:40, 6:32, 4:16] = True
+    flow = random_diffeomorphism(shape, inside, seed=0, mean_mm=8.0, spacing_mm=spacing)
+    in_mm = flow * np.array(spacing, np.float32)[:, None, None, None]
+    assert np.linalg.norm(in_mm, axis=0)[inside].mean() == pytest.approx(8.0, abs=0.01)  # mm
+    # Smooth in mm: the steepest change along an axis does not grow with its spacing.
+    slopes = [
+        np.abs(np.diff(in_mm, axis=axis + 1)).mean() / step for axis, step in enumerate(spacing)
+    ]
+    assert max(slopes) < 1.5 * min(slopes)
+
+
 def test_a_missing_extra_is_one_sentence(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "nilearn", None)
     monkeypatch.setitem(sys.modules, "nilearn.datasets", None)

@@ -71,10 +71,15 @@ def read_cases(path: str | Path, data: str | Path | None = None) -> list[Case]:
     Raises
     ------
     InputError
-        Naming file, row (the first below the header is 2) and column of what cannot be used.
+        If there is no such file; else naming file, row (the first below the header is 2) and
+        column of what cannot be used.
     """
     path = Path(path)
     data = path.parent if data is None else Path(data)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; give the CSV file that lists the cases.")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give the CSV file that lists the cases.")
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)

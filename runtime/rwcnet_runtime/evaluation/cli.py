@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
-from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import read_cases
 from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label
-from rwcnet_runtime.evaluation.summary import check_output, markdown, write_results
+from rwcnet_runtime.evaluation.summary import OUTPUTS, markdown, write_results
+from rwcnet_runtime.registration import open_bundle
+from rwcnet_runtime.writing import check_output
 
 eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -49,7 +50,7 @@ def evaluate(
     with one_sentence_errors():
         pairs = read_cases(cases, data)
         chosen = any_label if labels is None else _labels(labels)
-        check_output(output, cases)
+        check_output(output, OUTPUTS, cases)
         if fields is not None and (bundle is not None or engine is not None):
             raise InputError("--fields excludes --bundle and --engine; measure one of both.")
         if fields is None and convention is not None:
@@ -62,8 +63,8 @@ def evaluate(
         about: dict[str, Any] = {"cases_file": str(cases), "labels_measured": labels or "all"}
         if fields is None:
             engine = engine or "fp32"
-            rows = evaluate_bundle(pairs, bundle, engine=engine, labels=chosen, notice=notice)
-            opened = Bundle.open(bundle)
+            opened = open_bundle(bundle)
+            rows = evaluate_bundle(pairs, opened, engine=engine, labels=chosen, notice=notice)
             about |= {
                 "bundle": {"name": opened.manifest.name, "sha256": opened.sha256},
                 "engine": engine,

@@ -13,7 +13,7 @@ from rwcnet_runtime.errors import InputError, RwcnetError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.evaluation.fields import CONVENTIONS, find_field, read_costs, read_field
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label, measure
-from rwcnet_runtime.registration import register
+from rwcnet_runtime.registration import open_bundle, register
 from rwcnet_runtime.volumes import read_volume
 
 Notice = Callable[[int, Row], None]
@@ -24,7 +24,7 @@ _PEAK = re.compile(r"VmHWM:\s*(\d+) kB")
 
 def evaluate_bundle(
     cases: Iterable[Case],
-    bundle: str | Path | None = None,
+    bundle: str | Path | Bundle | None = None,
     *,
     engine: str = "fp32",
     labels: Labels = any_label,
@@ -34,31 +34,35 @@ def evaluate_bundle(
 
     Parameters
     ----------
-    cases
+    cases : iterable of Case
         As `read_cases` gives them.
-    bundle
-        Folder of a bundle; the one inside the package by default.
-    engine
-        Precision the network runs in.
-    labels
-        Which labels to measure; all that a pair holds by default.
-    notice
-        Progress.
+    bundle : str, Path or Bundle, optional
+        Folder of a bundle, or an opened one; the one inside the package by default.
+    engine : str
+        Precision the network runs in, one that the bundle holds.
+    labels : callable
+        Told a label, says whether it is measured; all that a pair holds are by default.
+    notice : callable
+        Told after each case how many are done, and the case's row.
 
     Returns
     -------
     list of dict
-        One row a case. ``seconds`` is what `register` took, from opening the bundle to the verdict;
-        ``peak_memory_mb`` is the most memory this process held during it, interpreter and
-        libraries included (Linux; elsewhere it is missing). A case that cannot be registered or
-        measured has ``error``, one sentence.
+        One row a case, in their order: ``case``, its name, and all that `measure` gives.
+        ``seconds`` is what `register` took, from loading the graphs to the verdict;
+        ``peak_memory_mb`` (10^6 bytes) is the most memory this process held during it, interpreter
+        and libraries included (Linux; elsewhere it is missing). A case that cannot be registered or
+        measured has ``case`` and ``error``, one sentence.
 
     Raises
     ------
-    BundleError, BackendError
-        If the bundle or the engine cannot be used at all.
+    BundleError
+        Before the first case, if the bundle is missing, damaged, or lacks a stage.
+    BackendError
+        Before the first case, if the bundle does not hold the engine.
     """
-    Cascade(Bundle.open(None if bundle is None else Path(bundle)), engine)
+    opened = open_bundle(bundle)
+    Cascade(opened, engine)  # refuses before the first case what no case could use
 
     def run(case: Case) -> Row:
         with _peak_memory() as costs:
@@ -67,7 +71,7 @@ def evaluate_bundle(
                 case.moving,
                 engine=engine,
                 initial_transform=case.initial_transform,
-                bundle=bundle,
+                bundle=opened,
             )
         costs["seconds"] = sum(found.report["seconds"].values())
         return costs | measure(
@@ -89,28 +93,31 @@ def evaluate_fields(
 
     Parameters
     ----------
-    cases
+    cases : iterable of Case
         As `read_cases` gives them.
-    folder
+    folder : str or Path
         Holds a field for each case, from the fixed image all the way to the moving one, initial
         transform included; see `find_field` for names. ``<case>.json`` beside it may give
-        ``seconds``, ``cpu_seconds`` and ``peak_memory_mb``.
-    convention
-        "itk" or "learn2reg", see `read_field`.
-    labels
-        Which labels to measure; all that a pair holds by default.
-    notice
-        Progress.
+        ``seconds``, ``cpu_seconds`` and ``peak_memory_mb`` (10^6 bytes).
+    convention : str
+        "itk" or "learn2reg", see `read_field`: the first has vectors in LPS mm, the second steps
+        in voxels of the images' files.
+    labels : callable
+        Told a label, says whether it is measured; all that a pair holds are by default.
+    notice : callable
+        Told after each case how many are done, and the case's row.
 
     Returns
     -------
     list of dict
-        One row a case; a case without a usable field has ``error``, one sentence.
+        One row a case, in their order: ``case``, its name, all that `measure` gives, and what the
+        field cost, as far as it is known. A case without a usable field, or that cannot be
+        measured, has ``case`` and ``error``, one sentence.
 
     Raises
     ------
     InputError
-        If there is no such folder or convention.
+        Before the first case, if there is no such folder or convention.
     """
     folder = Path(folder)
     if convention not in CONVENTIONS:

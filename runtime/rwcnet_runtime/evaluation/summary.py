@@ -7,7 +7,6 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -18,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwcnet_runtime.backend import thread_count
-from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.measures import Row
+from rwcnet_runtime.writing import all_or_none
 
 CASES, SUMMARY, TABLE = "cases.csv", "summary.json", "summary.md"
 OUTPUTS = (CASES, TABLE, SUMMARY)
@@ -133,28 +132,6 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def check_output(folder: Path, cases_file: Path) -> None:
-    """Refuse a folder that results cannot go to; better before the work than after it.
-
-    Raises
-    ------
-    InputError
-        If it is a file or cannot be made or written to, a folder has the name of a result, or the
-        cases file would be replaced by one.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file where a folder is needed: choose another with -o")
-    place = folder.absolute()
-    nearest = next(path for path in (place, *place.parents) if path.exists())
-    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise InputError(f"cannot write to {nearest}: choose another with -o")
-    for file in OUTPUTS:
-        if (folder / file).is_dir():
-            raise InputError(f"{folder / file} is a folder: choose another with -o")
-    if cases_file.resolve() in {(folder / file).resolve() for file in OUTPUTS}:
-        raise InputError(f"{cases_file} would be replaced by a result: choose another with -o")
-
-
 def write_results(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> list[Path]:
     """Write ``cases.csv``, ``summary.md`` and ``summary.json``, all or none.
 
@@ -173,26 +150,14 @@ def write_results(folder: Path, rows: Sequence[Row], about: dict[str, Any]) -> l
         If the folder cannot be written to.
     """
     report = {**about, "environment": environment(), "summary": summarise(rows), "cases": rows}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".rwcnet-", dir=folder) as name:
-            written = Path(name)
-            with (written / CASES).open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, _COLUMNS, restval="", extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(rows)
-            (written / TABLE).write_text(markdown(rows), encoding="utf-8")
-            text = json.dumps(jsonable(report), indent=2, allow_nan=False)
-            (written / SUMMARY).write_text(text + "\n", encoding="utf-8")
-            # The old summary goes first and the new one comes last: where there is one, it is
-            # about the files beside it.
-            (folder / SUMMARY).unlink(missing_ok=True)
-            for output in OUTPUTS:
-                (written / output).replace(folder / output)
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror or error}): choose another with -o"
-        ) from error
+    with all_or_none(folder, OUTPUTS) as written:
+        with (written / CASES).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _COLUMNS, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(rows)
+        (written / TABLE).write_text(markdown(rows), encoding="utf-8")
+        text = json.dumps(jsonable(report), indent=2, allow_nan=False)
+        (written / SUMMARY).write_text(text + "\n", encoding="utf-8")
     return [folder / output for output in OUTPUTS]
 
 

@@ -84,6 +84,5 @@ def test_what_cannot_be_used_is_named_with_row_and_column(tmp_path, data, lines,
 
 def test_a_file_that_is_no_csv_is_refused(tmp_path):
     (tmp_path / "cases.csv").write_bytes(b"\xff\xfe\x00")
-    for path in (tmp_path / "cases.csv", tmp_path / "gone.csv"):
-        with pytest.raises(InputError, match=f"{path} cannot be read"):
-            read_cases(path)
+    with pytest.raises(InputError, match=rf"{tmp_path / 'cases.csv'} cannot be read"):
+        read_cases(tmp_path / "cases.csv")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.evaluation.cli import eval_app
 from rwcnet_runtime.volumes import read_volume, write_displacement
 
@@ -67,6 +68,35 @@ def test_a_failing_case_is_named_and_the_rest_goes_on(folder):
     assert float(rows[1]["dice_after"]) == 1
     assert "- one: " in (folder / "out" / "summary.md").read_text()
     assert json.loads((folder / "out" / "summary.json").read_text())["summary"]["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("gone.csv", "does not exist"), ("fields", "is a folder")]
+)
+def test_cases_that_are_no_file_get_one_sentence(folder, name, says):
+    result = CliRunner().invoke(eval_app, [str(folder / name), "-o", str(folder / "out")])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    wanted = "give the CSV file that lists the cases."
+    assert result.stderr == f"Error: {folder / name} {says}; {wanted}\n"
+    assert not (folder / "out").exists()
+
+
+def test_results_never_replace_the_cases(folder):
+    before = (folder / "cases.csv").read_text()
+    arguments = [str(folder / "cases.csv"), "-o", str(folder), "--fields", str(folder / "fields")]
+    result = CliRunner().invoke(eval_app, arguments)
+    assert result.exit_code == 2
+    assert "cases.csv would be replaced by a result" in result.stderr
+    assert (folder / "cases.csv").read_text() == before
+
+
+def test_the_bundle_is_opened_once(folder, monkeypatch):
+    opened, really = [], Bundle.open
+    monkeypatch.setattr(Bundle, "open", lambda place: opened.append(place) or really(place))
+    result = run(folder)
+    assert result.exit_code == 0, result.output
+    assert opened == [None]
 
 
 @pytest.mark.parametrize(

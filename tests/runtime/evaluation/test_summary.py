@@ -5,9 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation import summarise
-from rwcnet_runtime.evaluation.summary import check_output, markdown, write_results
+from rwcnet_runtime.evaluation.summary import markdown, write_results
 
 ROWS = [
     {
@@ -95,16 +94,6 @@ def test_the_table_by_hand():
         "",
         "Cases: 2, failed: 0.",
     ]
-
-
-def test_results_replace_no_input_and_no_file(tmp_path):
-    (tmp_path / "out").touch()
-    with pytest.raises(InputError, match="out is a file"):
-        check_output(tmp_path / "out", tmp_path / "cases.csv")
-    with pytest.raises(InputError, match=r"cases\.csv would be replaced"):
-        check_output(tmp_path, tmp_path / "cases.csv")
-    with pytest.raises(InputError, match="cannot write"):
-        write_results(tmp_path / "out", ROWS, {})
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path):
