@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from rwcnet_ref.build import build
-from rwcnet_ref.config import PRESETS, THESIS, ModelConfig
+from rwcnet_ref.config import THESIS, ModelConfig
 from rwcnet_ref.model import Cascade
 
 
@@ -104,17 +104,13 @@ def load_published(stage1: Path, stage2: Path, stage3: Path) -> tuple[Cascade, d
 
 
 def _config(path: Path, about: dict[str, str]) -> ModelConfig:
-    """Return the sizes a file names; the first files named only a preset."""
-    if "config" in about:
-        try:
-            return ModelConfig.from_dict(json.loads(about["config"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} names sizes that make no model ({error})") from error
-    if about.get("preset") not in PRESETS:
-        raise ValueError(
-            f"{path} is for preset {about.get('preset')!r}, known are {sorted(PRESETS)}"
-        )
-    return PRESETS[about["preset"]]
+    """Return the sizes that a file names."""
+    if "config" not in about:
+        raise ValueError(f"{path} does not name the sizes of its model: rwcnet-train writes them")
+    try:
+        return ModelConfig.from_dict(json.loads(about["config"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} names sizes that make no model ({error})") from error
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:

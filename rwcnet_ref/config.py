@@ -14,7 +14,11 @@ class StageConfig:
     Attributes
     ----------
     resolution
-        Divisor of the image size this stage works at: 4 is quarter resolution.
+        Divisor of the image size at which this stage sees the images: 4 is quarter resolution.
+    stride
+        Voxels of those images between two points of the grid that features, hidden state and
+        updates live on, 1 or 2. With 2 the encoders see every voxel and the recurrence costs an
+        eighth; the flow is brought to every voxel at the end of each step.
     steps
         Unrolled GRU steps.
     radius
@@ -51,6 +55,7 @@ class StageConfig:
     encoder: int
     motion: int
     hidden: int
+    stride: int = 1
     patch: int | None = None
     halo: int = 0
     parts: int = 1
@@ -67,10 +72,19 @@ class StageConfig:
             raise ValueError(
                 f"motion is {self.motion}; three channels carry the flow, so 4 or more"
             )
+        if self.stride not in (1, 2):
+            raise ValueError(f"stride is {self.stride}; it must be 1 or 2")
+        if self.stride > 1 and (self.patch is not None or self.parts > 1):
+            raise ValueError("a stage with a stride runs the image whole; leave patches out")
         if self.halo < 0 or (self.patch is not None and self.patch <= 2 * self.halo):
             raise ValueError(
                 f"a patch of {self.patch} voxels leaves nothing inside a halo of {self.halo}"
             )
+
+    @property
+    def grid(self) -> int:
+        """Divisor of the image size that gives the grid of the recurrence."""
+        return self.resolution * self.stride
 
 
 @dataclass(frozen=True)
@@ -82,7 +96,7 @@ class ModelConfig:
     name
         Preset name, lower case.
     stages
-        From the coarsest to the finest; each works at twice the resolution of the one before.
+        From the coarsest to the finest; the grid of each is twice as fine as the one before.
     published
         Whether the network and the chain of stages are the published ones, peculiarities included
         (`rwcnet_ref.published`), instead of this toolkit's (`rwcnet_ref.model`).
@@ -95,17 +109,21 @@ class ModelConfig:
     def __post_init__(self) -> None:
         if not self.stages:
             raise ValueError("a model needs at least one stage")
-        resolutions = [stage.resolution for stage in self.stages]
-        expected = [resolutions[0] >> n for n in range(len(resolutions))]
-        if resolutions != expected or resolutions[-1] != 1:
-            raise ValueError(
-                f"resolutions are {resolutions}; each must halve the one before, down to 1"
-            )
+        grids = [stage.grid for stage in self.stages]
+        if grids != [grids[0] >> n for n in range(len(grids))]:
+            raise ValueError(f"grids are {grids}; each must halve the one before")
+        if self.stages[-1].resolution != 1:
+            raise ValueError("the last stage must see the images in full, at resolution 1")
+        if self.published and any(stage.stride > 1 for stage in self.stages):
+            raise ValueError("the published network has no stride; leave it out")
+        strides = [stage.stride for stage in self.stages]
+        if strides != sorted(strides, reverse=True):
+            raise ValueError(f"strides are {strides}; none may be larger than the one before")
 
     @property
     def multiple(self) -> int:
         """Image sizes must be multiples of this, in voxels."""
-        return math.lcm(*(self.unit * stage.resolution * stage.parts for stage in self.stages))
+        return math.lcm(*(self.unit * stage.grid * stage.parts for stage in self.stages))
 
     @property
     def unit(self) -> int:
@@ -130,26 +148,28 @@ class ModelConfig:
 
 
 _HALF_AND_QUARTER: dict[str, Any] = {
+    "steps": 4,
     "radius": 2,
     "features": 8,
     "projected": 8,
-    "encoder": 16,
+    "encoder": 32,
     "motion": 16,
     "hidden": 16,
+    "stride": 2,
 }
 
 BASE = ModelConfig(
     name="base",
     stages=(
-        StageConfig(4, steps=4, **_HALF_AND_QUARTER),
-        StageConfig(2, steps=4, **_HALF_AND_QUARTER),
+        StageConfig(2, **_HALF_AND_QUARTER),
+        StageConfig(1, **_HALF_AND_QUARTER),
         StageConfig(
             1,
             steps=1,
             radius=2,
             features=4,
-            projected=4,
-            encoder=8,
+            projected=8,
+            encoder=12,
             motion=8,
             hidden=8,
             patch=128,

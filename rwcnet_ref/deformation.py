@@ -76,7 +76,7 @@ def random_flow(
         (1, 3, i, j, k) float32 in voxels.
     """
     # A smooth flow loses nothing on a coarser grid, where integrating it is cheap.
-    coarse = max(1, int(spacing // 8))
+    coarse = max(1, int(spacing // 4))
     grid = tuple(math.ceil(n / coarse) for n in size)
     small = (grid[0], grid[1], grid[2])
     velocity = smooth_noise(small, 3, spacing / coarse, random)

@@ -6,9 +6,22 @@ import torch
 from torch import Tensor, nn
 
 
-def _convolution(channels_in: int, channels_out: int, dilation: int = 1) -> nn.Sequential:
+def _convolution(
+    channels_in: int, channels_out: int, dilation: int = 1, stride: int = 1
+) -> nn.Sequential:
+    # With a stride of 2 the window has an even edge: its middle is the middle of a block of voxels,
+    # where half-pixel resizing puts the coarser grid.
+    size = 3 if stride == 1 else 4
     return nn.Sequential(
-        nn.Conv3d(channels_in, channels_out, 3, padding=dilation, dilation=dilation, bias=False),
+        nn.Conv3d(
+            channels_in,
+            channels_out,
+            size,
+            stride=stride,
+            padding=dilation,
+            dilation=dilation,
+            bias=False,
+        ),
         nn.BatchNorm3d(channels_out),
         nn.ReLU(),
     )
@@ -29,14 +42,16 @@ class UnitVoxels(nn.Module):
 class FeatureEncoder(nn.Sequential):
     """Image (b, 1, i, j, k) to centred features of unit length (b, features, i, j, k).
 
+    With a stride of 2 the features lie on the grid of half as many voxels along each axis.
+
     The last normalisation has no affine part: features with a common offset correlate everywhere,
     and the recurrence learns nothing from that. At inference all normalisations use the stored
     averages, so that a patch gives what the whole image gives.
     """
 
-    def __init__(self, width: int, features: int) -> None:
+    def __init__(self, width: int, features: int, stride: int = 1) -> None:
         super().__init__(
-            _convolution(1, width),
+            _convolution(1, width, stride=stride),
             _convolution(width, width),
             _convolution(width, width, dilation=2),
             nn.Conv3d(width, features, 1, bias=False),
@@ -46,10 +61,15 @@ class FeatureEncoder(nn.Sequential):
 
 
 class ContextEncoder(nn.Sequential):
-    """Fixed image (b, 1, i, j, k) to the first hidden state, within -1..1, (b, hidden, i, j, k)."""
+    """Fixed image (b, 1, i, j, k) to the first hidden state, within -1..1, (b, hidden, i, j, k).
 
-    def __init__(self, width: int, hidden: int) -> None:
-        super().__init__(_convolution(1, width), nn.Conv3d(width, hidden, 3, padding=1))
+    Strides are those of `FeatureEncoder`.
+    """
+
+    def __init__(self, width: int, hidden: int, stride: int = 1) -> None:
+        super().__init__(
+            _convolution(1, width, stride=stride), nn.Conv3d(width, hidden, 3, padding=1)
+        )
 
     def forward(self, image: Tensor) -> Tensor:
         """Encode."""

@@ -45,7 +45,8 @@ class RecurrentStage(nn.Module):
             (b, 1, i, j, k), intensities within 0..1; the moving image is already warped by the
             flow of the stage below.
         hidden
-            (b, hidden, i, j, k), what `Cascade.enter` made of the stage below, or zeros.
+            (b, hidden, i, j, k), what `Cascade.enter` made of the stage below, or zeros; each axis
+            divided by the stage's stride.
         steps
             Fewer than the configured steps, as early training wants; None for all.
 
@@ -62,6 +63,10 @@ class RecurrentStage(nn.Module):
         """Return the flow of what the steps added up: itself, or the exponential of a velocity."""
         return exponential(self.warp, found) if self.config.velocity else found
 
+    def enlarge(self, flow: Tensor) -> Tensor:
+        """Bring a flow from the grid of the features to the grid of the images."""
+        return 2 * upsample(flow) if self.config.stride == 2 else flow
+
     def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last flow and the hidden state; see `unroll`."""
         flows, hidden = self.unroll(fixed, moving, hidden)
@@ -73,8 +78,8 @@ class Stage(RecurrentStage):
 
     def __init__(self, config: StageConfig, hidden_below: int) -> None:
         super().__init__(config, hidden_below)
-        self.features = FeatureEncoder(config.encoder, config.features)
-        self.context = ContextEncoder(config.encoder, config.hidden)
+        self.features = FeatureEncoder(config.encoder, config.features, config.stride)
+        self.context = ContextEncoder(config.encoder, config.hidden, config.stride)
         self.inherit = (
             nn.Identity()
             if hidden_below == config.hidden
@@ -98,9 +103,9 @@ class Stage(RecurrentStage):
         batch = fixed.shape[0]  # not len(): that would fix the batch size when traced
         fixed_features, moving_features = both[:batch], both[batch:]
         hidden = self.context(fixed) + hidden
-        flow = torch.zeros_like(fixed, dtype=torch.float32).expand(-1, 3, -1, -1, -1)
+        flow = torch.zeros_like(hidden[:, :1], dtype=torch.float32).expand(-1, 3, -1, -1, -1)
         warped = moving_features
-        flows: list[Tensor] = []
+        flows: list[Tensor] = []  # on the grid of the features, in its voxels
         for step in range(steps or self.config.steps):
             # As in RAFT, a step learns its own change, not how to repair the steps before it.
             flow = flow.detach()
@@ -111,7 +116,7 @@ class Stage(RecurrentStage):
             hidden = self.gru(hidden, torch.cat([motion, warped], dim=1))
             flow = flow + self.head(hidden).float()
             flows.append(self.integrate(flow))
-        return flows, hidden
+        return [self.enlarge(flow) for flow in flows], hidden
 
 
 class Cascade(nn.Module):
@@ -169,10 +174,12 @@ class Cascade(nn.Module):
             stage), and the hidden state on this grid in this stage's channels.
         """
         if below is None:
-            channels = self.config.stages[index].hidden
-            return moving, None, moving.new_zeros((moving.shape[0], channels, *moving.shape[2:]))
-        flow = 2 * upsample(below[0])
-        stage = self.stages[index]
+            config = self.config.stages[index]
+            grid = [n // config.stride for n in moving.shape[2:]]
+            return moving, None, moving.new_zeros((moving.shape[0], config.hidden, *grid))
+        stage, under = self.stages[index], self.config.stages[index - 1]
+        finer = under.resolution > self.config.stages[index].resolution
+        flow = 2 * upsample(below[0]) if finer else below[0]
         assert isinstance(stage, Stage)
         # A 1x1x1 convolution and an interpolation commute: the small grid is the cheaper place.
         return self.warp(moving, flow), flow, upsample(stage.inherit(below[1]))
@@ -189,7 +196,7 @@ class Cascade(nn.Module):
     def totals(
         self, fixed: Tensor, moving: Tensor, finest: int = -1
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield after each stage the total flow so far and the hidden state, on that stage's grid.
+        """Yield after each stage the total flow so far on its images' grid, and its hidden state.
 
         Parameters
         ----------

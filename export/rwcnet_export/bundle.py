@@ -74,7 +74,7 @@ def move_bundle(source: Path, target: Path) -> None:
 
 def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:
     return tuple(
-        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.patch, c.halo, c.parts)
+        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.stride, c.patch, c.halo, c.parts)
         for c in config.stages
     )
 

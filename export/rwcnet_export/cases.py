@@ -28,7 +28,7 @@ LARGEST_EDGE = 64
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one stage: fixed and moving (b, 1, i, j, k), hidden (b, hidden, i, j, k)."""
+    """Inputs of one stage: fixed and moving (b, 1, i, j, k), hidden (b, hidden, i/stride, ...)."""
 
     name: str
     fixed: Tensor
@@ -135,7 +135,8 @@ def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) ->
         patch = cascade.patches(index, [n // config.resolution for n in size])[0]
         grid = [s.stop - s.start for s in patch.read]
         fixed, moving = torch.rand((2, batch, 1, *grid), generator=random)
-        hidden = 2 * torch.rand((batch, config.hidden, *grid), generator=random) - 1
+        coarse = [n // config.stride for n in grid]
+        hidden = 2 * torch.rand((batch, config.hidden, *coarse), generator=random) - 1
         yield Case("random", fixed, moving, hidden)
         source = SyntheticSource(size, resolution=1, amplitude=4)
         pairs = [source.draw(random) for _ in range(batch)]

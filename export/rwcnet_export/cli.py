@@ -166,7 +166,8 @@ def export(
             return
         for n in indices:
             profile = _profile(cascade.config.stages[n])
-            verdict = rtx.try_build(stage_file(target, n), profile)
+            stride = cascade.config.stages[n].stride
+            verdict = rtx.try_build(stage_file(target, n), profile, stride=stride)
             typer.echo(f"stage {n + 1}: {verdict}")
 
 

@@ -128,18 +128,17 @@ def to_onnx(
 def stage_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     """Export stage `index` with its steps unrolled."""
     unit, stage = cascade.config.unit, cascade.stage(index)
-    size = _example(unit)
-    example = {
-        "fixed": torch.rand((2, 1, *size)),
-        "moving": torch.rand((2, 1, *size)),
-        "hidden": torch.zeros((2, stage.config.hidden, *size)),
-    }
-    return to_onnx(stage, example, ("flow", "hidden_out"), dict.fromkeys(example, unit))
+    units = {"fixed": unit * stage.config.stride, "moving": unit * stage.config.stride}
+    example = {name: torch.rand((2, 1, *_example(edge))) for name, edge in units.items()}
+    units["hidden"] = unit
+    example["hidden"] = torch.zeros((2, stage.config.hidden, *_example(unit)))
+    return to_onnx(stage, example, ("flow", "hidden_out"), units)
 
 
 def feature_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     """Export the feature encoder of stage `index` alone."""
-    unit, encoder = cascade.config.unit, cascade.stage(index).features
+    stage = cascade.stage(index)
+    unit, encoder = cascade.config.unit * stage.config.stride, stage.features
     assert isinstance(encoder, nn.Module)
     image = torch.rand((2, 1, *_example(unit)))
     return to_onnx(encoder, {"image": image}, ("features",), {"image": unit})
@@ -147,13 +146,13 @@ def feature_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
 
 def enter_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     """Export `Enter` for the stage `index` that is about to run."""
-    example = {
-        "moving": torch.rand((2, 1, *_example(2))),
-        "flow": torch.rand((2, 3, *_example(1))),
-        "hidden": torch.rand((2, cascade.config.stages[index - 1].hidden, *_example(1))),
-    }
+    below = cascade.config.stages[index - 1]
+    edge = below.grid // cascade.config.stages[index].resolution
+    units = {"moving": edge, "flow": below.stride, "hidden": 1}
+    channels = {"moving": 1, "flow": 3, "hidden": below.hidden}
+    example = {n: torch.rand((2, channels[n], *_example(unit))) for n, unit in units.items()}
     names = ("warped", "flow_out", "hidden_out")
-    return to_onnx(Enter(cascade, index), example, names, {"moving": 2, "flow": 1, "hidden": 1})
+    return to_onnx(Enter(cascade, index), example, names, units)
 
 
 def compose_graph(cascade: Cascade) -> onnx.ModelProto:

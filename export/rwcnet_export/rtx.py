@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 MODULE = "tensorrt_rtx"
-MISSING = "TensorRT-RTX is not installed, so no engine was built: pip install tensorrt-rtx"
+MISSING = (
+    "optional check not made, as TensorRT-RTX is not installed: whether it builds engines of these "
+    "graphs; to make it, pip install tensorrt-rtx and export again"
+)
 
 # Batch and grid (b, i, j, k): the smallest, the usual and the largest an engine is built for.
 Profile: TypeAlias = tuple[Sequence[int], Sequence[int], Sequence[int]]
@@ -27,7 +30,7 @@ def installed() -> bool:
     return importlib.util.find_spec(MODULE) is not None
 
 
-def try_build(path: Path, profile: Profile, *, limit_s: float = 600) -> str:
+def try_build(path: Path, profile: Profile, *, stride: int = 1, limit_s: float = 600) -> str:
     """Parse and build one ONNX file in a child process.
 
     Parameters
@@ -36,6 +39,8 @@ def try_build(path: Path, profile: Profile, *, limit_s: float = 600) -> str:
         A graph whose inputs are (b, c, i, j, k) with dynamic b, i, j, k.
     profile
         Sizes the engine is to accept.
+    stride
+        Voxels of the images between two points of the hidden state.
     limit_s
         The child is killed after this many seconds.
 
@@ -47,7 +52,7 @@ def try_build(path: Path, profile: Profile, *, limit_s: float = 600) -> str:
     if not installed():
         return MISSING
     # -P: or the modules beside this file could hide others of the same name.
-    command = [sys.executable, "-P", __file__, str(path), json.dumps(profile)]
+    command = [sys.executable, "-P", __file__, str(path), json.dumps(profile), str(stride)]
     try:
         child = subprocess.run(command, capture_output=True, text=True, timeout=limit_s)
     except subprocess.TimeoutExpired:
@@ -59,7 +64,7 @@ def try_build(path: Path, profile: Profile, *, limit_s: float = 600) -> str:
     return child.stdout.strip()
 
 
-def _build(path: str, profile: Profile) -> str:
+def _build(path: str, profile: Profile, stride: int) -> str:
     """Build in this process; return what `try_build` does."""
     import time
 
@@ -86,8 +91,9 @@ def _build(path: str, profile: Profile) -> str:
     shapes = builder.create_optimization_profile()
     for n in range(network.num_inputs):
         tensor = network.get_input(n)
-        channels = tensor.shape[1]
-        shapes.set_shape(tensor.name, *((b, channels, *grid) for b, *grid in profile))
+        channels, step = tensor.shape[1], stride if tensor.name == "hidden" else 1
+        sizes = ((b, channels, *(n // step for n in grid)) for b, *grid in profile)
+        shapes.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(shapes)
     start = time.perf_counter()
     engine = builder.build_serialized_network(network, config)
@@ -99,4 +105,5 @@ def _build(path: str, profile: Profile) -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(_build(sys.argv[1], json.loads(sys.argv[2])).replace("\n", " ") + "\n")
+    verdict = _build(sys.argv[1], json.loads(sys.argv[2]), int(sys.argv[3]))
+    sys.stdout.write(verdict.replace("\n", " ") + "\n")

@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "full": {},
     "single resolution": {"resolutions": [1], "steps": SINGLE_STEPS},
     "no correlation": {"correlate": False},
-    "2 steps": {"steps": [2, 2, 1]},
+    "2 steps": {"steps": 2},
 }
 # How the budget of steps is split over 1/4, 1/2 and full resolution.
 SHARES = (0.6, 0.25, 0.15)

@@ -17,13 +17,14 @@ import statistics
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
 
 from rwcnet_export.bundle import write_bundle
-from rwcnet_ref.config import ModelConfig, StageConfig
+from rwcnet_ref.config import BASE, ModelConfig
 from rwcnet_ref.model import Cascade as TorchCascade
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Cascade
@@ -31,18 +32,15 @@ from rwcnet_runtime.cascade import Cascade
 SIZE = (160, 192, 224)
 
 
-def stage(resolution: int, text: str) -> StageConfig:
-    """Read 'steps radius features projected encoder motion hidden'."""
-    patch, halo = (128, 12) if resolution == 1 else (None, 0)
-    return StageConfig(resolution, *map(int, text.split()), patch=patch, halo=halo)
-
-
-CANDIDATES = {
-    "base": ("4 2 8 8 16 16 16", "4 2 8 8 16 16 16", "1 2 4 4 8 8 8"),
-    "two full steps": ("4 2 8 8 16 16 16", "4 2 8 8 16 16 16", "2 1 4 4 8 8 8"),
-    "wide full": ("4 2 8 8 16 16 16", "4 2 8 8 16 16 16", "1 2 4 8 12 12 12"),
-    "more half": ("4 2 8 8 16 16 16", "8 2 8 8 16 16 16", "1 2 4 4 8 8 8"),
-    "more quarter": ("12 3 8 8 16 16 24", "4 2 8 8 16 16 16", "1 2 4 4 8 8 8"),
+_SIXTEEN: dict[str, Any] = {"features": 8, "encoder": 16, "motion": 16, "hidden": 16}
+# What differs from `base` at 1/4, at 1/2 and in full.
+CANDIDATES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "base": ({}, {}, {}),
+    "16 channels in full": ({}, {}, _SIXTEEN),
+    "16 channels in full, no patches": ({}, {}, {**_SIXTEEN, "patch": None, "halo": 0}),
+    "two full steps": ({}, {}, {"steps": 2}),
+    "six half steps": ({}, {"steps": 6}, {}),
+    "wide half": ({}, {"motion": 24, "hidden": 24}, {}),
 }
 
 
@@ -51,14 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--candidates", nargs="+", choices=list(CANDIDATES), default=list(CANDIDATES)
+    )
     options = parser.parse_args()
     fixed, moving = np.random.default_rng(0).random((2, 1, 1, *SIZE), dtype=np.float32)
     rows = []
-    for name, texts in CANDIDATES.items():
-        config = ModelConfig(
-            "candidate",
-            tuple(stage(r, text) for r, text in zip((4, 2, 1), texts, strict=True)),
-        )
+    for name in options.candidates:
+        changes = zip(BASE.stages, CANDIDATES[name], strict=True)
+        stages = tuple(dataclasses.replace(stage, **change) for stage, change in changes)
+        config = ModelConfig("candidate", stages)
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as folder:
             write_bundle(

@@ -99,9 +99,9 @@ def peers(report: Row) -> list[Sequence[str]]:
 
 
 def known_displacement(report: Row) -> list[Sequence[str]]:
-    """Return one line a change of contrast."""
+    """Return one line an image and change of contrast."""
     return [
-        ("ICBM152, known deformation", "error before", "after", "folded voxels"),
+        ("image, known deformation", "error before", "after", "folded voxels"),
         *(
             (
                 name,

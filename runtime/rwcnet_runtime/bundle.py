@@ -17,7 +17,7 @@ from typing import Any
 from rwcnet_runtime.errors import BackendError, BundleError
 from rwcnet_runtime.preprocess import FIXED_RANGE, PERCENTILES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 MANIFEST = "manifest.json"
 DEFAULT = "base"
 # What other values would mean is not implemented, so they are refused instead of ignored.
@@ -42,6 +42,8 @@ class StageEntry:
         Recurrent steps and search radius of the correlation; for the record.
     hidden
         Channels of the stage's hidden state.
+    stride
+        Voxels of the stage's images between two points of its hidden state.
     patch, halo
         Largest edge of a patch, and how much of it only gives context.
     parts
@@ -52,12 +54,20 @@ class StageEntry:
     steps: int
     radius: int
     hidden: int
+    stride: int
     patch: int | None
     halo: int
     parts: int
 
     def __post_init__(self) -> None:
-        sizes = (self.resolution, self.hidden, self.parts, self.patch or 1, self.halo + 1)
+        sizes = (
+            self.resolution,
+            self.hidden,
+            self.stride,
+            self.parts,
+            self.patch or 1,
+            self.halo + 1,
+        )
         if any(type(size) is not int or size < 1 for size in sizes):
             raise ValueError(f"a stage of {self}")
 

@@ -76,7 +76,8 @@ class Cascade:
             warped = self._reduce(moving, entry.resolution)
             if below is None:
                 flow_below = None
-                hidden = np.zeros((1, entry.hidden, *still.shape[2:]), np.float32)
+                grid = (n // entry.stride for n in still.shape[2:])
+                hidden = np.zeros((1, entry.hidden, *grid), np.float32)
             else:
                 # The whole moving image is warped before patches are cut.
                 warped, flow_below, hidden = self._enter[n - 1].run(

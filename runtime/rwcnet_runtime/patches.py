@@ -79,6 +79,10 @@ def run_in_patches(
     joined
         The results, whole; complete when `done` equals `count`.
     """
+    if len(patches) == 1:
+        # Whole: nothing to cut or join, and results may lie on a grid of their own.
+        yield 1, 1, run(inputs)
+        return
     shape = inputs[0].shape[2:]
     voxels = math.prod(s.stop - s.start for s in patches[0].read)
     at_once = max(1, VOXELS_AT_ONCE // voxels)

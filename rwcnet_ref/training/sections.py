@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from rwcnet_ref.checkpoint import load_weights, shipped
 from rwcnet_ref.config import PRESETS, ModelConfig
 from rwcnet_runtime.errors import InputError
 
@@ -27,9 +28,12 @@ class Model:
     Attributes
     ----------
     preset
-        Name in `rwcnet_ref.config.PRESETS`.
+        Name in `rwcnet_ref.config.PRESETS`; `base` by default.
+    weights
+        Weights to start from: a file, or the name of weights inside the package. Their sizes are
+        the model's, so nothing else is given then.
     resolutions
-        The stages to keep, such as ``[1]`` for a single resolution; all by default.
+        The stages to keep, by their grids, such as ``[1]`` for a single resolution; all by default.
     correlate
         False stacks features instead of correlating them.
     steps
@@ -40,24 +44,43 @@ class Model:
 
     __pydantic_config__ = _STRICT
 
-    preset: str = "base"
+    preset: str | None = None
+    weights: Path | None = None
     resolutions: tuple[int, ...] | None = None
     correlate: bool = True
     steps: Count | tuple[Count, ...] | None = None
     velocity: bool = False
 
-    def config(self) -> ModelConfig:
+    def __post_init__(self) -> None:
+        if self.weights is not None and replace(self, weights=None) != Model():
+            raise ValueError("weights bring their own sizes: leave the other settings out")
+
+    def start(self, folder: Path) -> Path | None:
+        """Return the file of weights to start from; relative to `folder`, if not in the package."""
+        if self.weights is None:
+            return None
+        inside = shipped(str(self.weights))
+        return inside if inside.is_file() else folder / self.weights.expanduser()
+
+    def config(self, folder: Path) -> ModelConfig:
         """Return the sizes of the model; `InputError` if they cannot be."""
-        if self.preset not in PRESETS:
+        start = self.start(folder)
+        if start is not None:
+            try:
+                return load_weights(start)[0].config
+            except (FileNotFoundError, ValueError) as error:
+                raise InputError(f"model.weights: {error}; give weights of this toolkit") from error
+        name = self.preset or "base"
+        if name not in PRESETS:
             raise InputError(
-                f"model.preset is {self.preset!r}: choose one of {', '.join(sorted(PRESETS))}"
+                f"model.preset is {name!r}: choose one of {', '.join(sorted(PRESETS))}"
             )
-        preset = PRESETS[self.preset]
-        stages = {stage.resolution: stage for stage in preset.stages}
+        preset = PRESETS[name]
+        stages = {stage.grid: stage for stage in preset.stages}
         kept = self.resolutions or tuple(stages)
         if not set(kept) <= stages.keys():
             raise InputError(
-                f"model.resolutions is {list(kept)}: choose from {list(stages)} of {self.preset}"
+                f"model.resolutions is {list(kept)}: choose from {list(stages)} of {name}"
             )
         steps: tuple[int | None, ...]
         steps = self.steps if isinstance(self.steps, tuple) else (self.steps,) * len(kept)
@@ -233,9 +256,13 @@ class StageSettings:
     size, small
         Of synthetic pairs: edge of the cubic crops in voxels of the stage, and the share of steps
         with half the edge and twice the batch.
-    amplitude, shapes, two_heads
-        Of synthetic pairs, see `rwcnet_ref.pairs`: displacement in mm, share of shapes and of pairs
-        of two heads.
+    amplitude, shapes, two_heads, same_contrast
+        Of synthetic pairs, see `rwcnet_ref.pairs`: largest displacement in mm, share of shapes, of
+        pairs of two heads, and of pairs of one contrast.
+    finer
+        Of synthetic pairs: share of the steps whose pairs have a finer resolution than the stage,
+        with displacements of as many voxels. It makes weights that are a good start for the stages
+        to come.
     easy
         Of synthetic pairs: share of the steps over which they grow from easy (shapes, textured, of
         one contrast and one scanner) to what they are to be.
@@ -259,6 +286,8 @@ class StageSettings:
     small: Share = 0.0
     shapes: Share = 0.3
     two_heads: Share = 0.3
+    same_contrast: Share = 0.75
+    finer: Share = 0.0
     easy: Share = 0.0
     losses: Mapping[str, Loss] = field(default_factory=dict)
 

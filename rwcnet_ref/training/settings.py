@@ -28,7 +28,9 @@ from rwcnet_runtime.errors import InputError
 
 T = TypeVar("T")
 
-_OF_SYNTHETIC_PAIRS = ("size", "small", "amplitude", "easy", "shapes", "two_heads")
+_OF_SYNTHETIC_PAIRS = (
+    "size", "small", "amplitude", "finer", "easy", "shapes", "two_heads", "same_contrast",
+)  # fmt: skip
 
 # Per resolution: steps as in the thesis (Sivan 2022), crops and displacements of synthetic pairs as
 # this toolkit's networks need them.
@@ -52,6 +54,8 @@ class Settings:
     ----------
     model, data, augmentation, run, stages
         See their types; one entry of `stages` for each stage of the model.
+    start
+        Weights that all stages start from; none for random ones.
     about
         What goes into the weights: licence and training_data, and intensity_range where real data
         have a fixed one, as JSON.
@@ -66,6 +70,7 @@ class Settings:
     stages: tuple[StageSettings, ...]
     about: Mapping[str, str]
     given: Mapping[str, Any]
+    start: Path | None = None
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any], folder: Path = Path()) -> Settings:
@@ -90,7 +95,8 @@ class Settings:
         about = {"licence": "not stated", "training_data": "not stated"}
         _only(_table(values, "about"), list(about), "about.")
         about |= {name: str(value) for name, value in _table(values, "about").items()}
-        model = _read(Model, _table(values, "model"), "model.").config()
+        section = _read(Model, _table(values, "model"), "model.")
+        model = section.config(folder)
         per_stage = {f.name for f in fields(StageSettings)} - {"losses"}
         training = _table(values, "training")
         _only(training, [f.name for f in fields(Run)] + sorted(per_stage), "training.")
@@ -136,6 +142,7 @@ class Settings:
             tuple(stages),
             about,
             values,
+            section.start(folder),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -9,9 +10,10 @@ from typing import Protocol
 import torch
 
 from rwcnet_ref.datasets import CaseSource, Files, read_learn2reg
+from rwcnet_ref.heads import LabelMap, read_label_maps
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pair import CountedPairs, Pair, PairSource
-from rwcnet_ref.pairs import LabelMap, SyntheticSource, read_label_maps
+from rwcnet_ref.pairs import SyntheticSource
 from rwcnet_ref.training.sections import Learn2RegData, PairsData, StageSettings, SyntheticData
 from rwcnet_ref.training.settings import Settings
 from rwcnet_ref.training.step import seed_of
@@ -86,17 +88,27 @@ class SyntheticStage:
             heads,
             1.0 if easy else plan.shapes,
             plan.two_heads if plan.weights(share).keys() - _UNJUDGED else 0.0,
-            same_contrast=0.75 + 0.25 * easy,
+            same_contrast=plan.same_contrast + (1 - plan.same_contrast) * easy,
             texture=0.06 + 0.3 * easy,
             same_texture=easy,
             scanner=1 - 0.9 * easy,
         )
 
     def batch(self, share: float, random: torch.Generator) -> list[Pair]:
-        """Draw pairs; in some steps smaller ones, and twice as many."""
+        """Draw pairs; in some steps smaller ones, and twice as many; in some, finer ones."""
         source, count = self.source(share, self.heads), self.plan.batch
-        if torch.rand((), generator=random, device=random.device) < self.plan.small:
+        chance = torch.rand(3, generator=random, device=random.device)
+        if chance[0] < self.plan.small:
             source, count = replace(source, size=(self.plan.size // 2,) * 3), 2 * count
+        if chance[1] < self.plan.finer and self.resolution > 1:
+            halvings = 1 + int(chance[2] * math.log2(self.resolution))
+            source = replace(
+                source,
+                resolution=self.resolution >> halvings,
+                amplitude=source.amplitude / 2**halvings,
+                # Without the stages below, two heads are too far apart for a fine one.
+                two_heads=0.0,
+            )
         return [source.draw(random) for _ in range(count)]
 
     def validation(self) -> Iterator[Pair]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 import torch
 
 from rwcnet_ref.build import build
+from rwcnet_ref.checkpoint import load_weights
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.loop import Training
@@ -62,6 +63,9 @@ def train(
 ) -> bool:
     """Train the stages of a cascade, each on top of the best weights of those below it.
 
+    With weights to start from, a stage can also be trained before those below it are: on top of
+    the weights that they start from.
+
     Parameters
     ----------
     settings
@@ -102,7 +106,8 @@ def train(
         if not training.run(stop, listener.progress, listener.report):
             return False
     if _trained(folder, settings, count - 1):
-        folder.save_weights(folder.weights, folder.load_best(count - 1), settings.about)
+        cascade = _assemble(folder, settings, range(count))
+        folder.save_weights(folder.weights, cascade, settings.about)
     return True
 
 
@@ -111,18 +116,31 @@ def _trained(folder: RunFolder, settings: Settings, index: int) -> bool:
     return state is not None and state["step"] == settings.stages[index].steps
 
 
+def _assemble(folder: RunFolder, settings: Settings, stages: Iterable[int]) -> Cascade:
+    """Return the cascade that training began with, the trained ones of `stages` put in."""
+    if settings.start is None:
+        torch.manual_seed(settings.run.seed)
+        cascade = build(settings.model)
+    else:
+        cascade, _ = load_weights(settings.start)
+    for n in stages:
+        if _trained(folder, settings, n):
+            best = folder.load_best(n).stage(n).state_dict()
+            cascade.stage(n).load_state_dict(best)
+        elif settings.start is None:
+            raise InputError(
+                f"stage {n + 1} is not trained in {folder.path}: train it first, or give --stage "
+                "all"
+            )
+    return cascade
+
+
 def _begin(settings: Settings, folder: RunFolder, index: int) -> Cascade:
     """Return the cascade that the training of a stage begins with."""
-    if index == 0:
-        torch.manual_seed(settings.run.seed)
-        return build(settings.model)
-    if not _trained(folder, settings, index - 1):
-        raise InputError(
-            f"stage {index} is not trained in {folder.path}: train it first, or give --stage all"
-        )
-    cascade = folder.load_best(index - 1)
-    learned, start = (cascade.stage(n).state_dict() for n in (index - 1, index))
-    if {n: x.shape for n, x in learned.items()} == {n: x.shape for n, x in start.items()}:
-        # What registers at one resolution is a good start at the next.
-        cascade.stage(index).load_state_dict(learned)
+    cascade = _assemble(folder, settings, range(index))
+    if settings.start is None and index:
+        learned, start = (cascade.stage(n).state_dict() for n in (index - 1, index))
+        if {n: x.shape for n, x in learned.items()} == {n: x.shape for n, x in start.items()}:
+            # What registers at one resolution is a good start at the next.
+            cascade.stage(index).load_state_dict(learned)
     return cascade

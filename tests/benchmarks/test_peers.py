@@ -274,7 +274,7 @@ def test_from_cases_to_report(case, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["absent.csv"], "absent.csv cannot be read"),
+        (["absent.csv"], "absent.csv does not exist"),
         (["absent.csv", "--methods", "zero,demons"], "'demons' is no method"),
     ],
 )

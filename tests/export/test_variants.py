@@ -1,10 +1,7 @@
 """Weights that bring their own sizes: what the runtime does with them is what torch does."""
 
-import os
 import shutil
-import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -24,14 +21,21 @@ from rwcnet_runtime.bundle import MANIFEST, Bundle
 from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.preprocess import FIXED_RANGE
 
-GOLDEN = Path(os.environ.get("RWCNET_DATA", "../shared/data")) / "golden"
-
 _SMALL = replace(THESIS.stages[2], steps=2, radius=1, features=8, hidden=8)
 VARIANTS = {
     "published": ModelConfig(
         "small", (replace(_SMALL, resolution=2, parts=1), _SMALL), published=True
     ),
     "velocity": replace(TINY, stages=tuple(replace(s, velocity=True) for s in TINY.stages[1:])),
+    # With a stride that ends before the last stage, as in `base`.
+    "strided": replace(
+        TINY,
+        stages=(
+            replace(TINY.stages[0], resolution=2, stride=2),
+            replace(TINY.stages[1], resolution=1, stride=2),
+            TINY.stages[2],
+        ),
+    ),
     # Of a single resolution, too.
     "uncorrelated": replace(TINY, stages=(replace(TINY.stages[2], steps=3, correlate=False),)),
 }
@@ -52,10 +56,12 @@ def variant(request, tmp_path_factory):
 def test_the_runtime_does_what_torch_does(variant):
     cascade, bundle = variant
     assert bundle.manifest.weights["licence"] == "CC0-1.0"
+    runtime = Cascade(bundle)
     for size in ((64, 32, 48), (32, 48, 32)):
         pair = SyntheticSource(size, 1, amplitude=6).draw(torch.Generator().manual_seed(0))
         expected = cascade(pair.fixed, pair.moving).numpy()
-        flow, _ = Cascade(bundle).run(pair.fixed.numpy(), pair.moving.numpy())
+        flow, _ = runtime.run(pair.fixed.numpy(), pair.moving.numpy())
+        assert flow.shape == expected.shape
         assert np.abs(flow - expected).max() < 1e-3  # voxels
         assert np.abs(expected).max() > 1  # voxels
 
@@ -75,6 +81,7 @@ def test_the_manifest_says_how_the_chain_goes(variant):
     assert manifest.multiple == config.multiple
     assert manifest.reduction == ("nearest" if config.published else "average")
     assert [stage.parts for stage in manifest.stages] == [s.parts for s in config.stages]
+    assert [stage.stride for stage in manifest.stages] == [s.stride for s in config.stages]
 
 
 def test_graphs_take_what_the_encoders_take(variant):
@@ -82,12 +89,34 @@ def test_graphs_take_what_the_encoders_take(variant):
     model = onnx.load(bundle.stage_path(0, "fp32"))
     calls = [node for node in model.graph.node if node.op_type == "LocalCorrelation3d"]
     metrics = {a.s for node in calls for a in node.attribute if a.name == "metric"}
+    first = cascade.config.stages[0]
+    dims = {
+        value.name: [dim.dim_param for dim in value.type.tensor_type.shape.dim[2:]]
+        for value in model.graph.input
+    }
     if cascade.config.published:
         assert metrics == {b"absolute_difference"}
-        dims = [dim.dim_param for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]]
-        assert dims == ["8*i", "8*j", "8*k"]
+        assert dims["fixed"] == dims["hidden"] == ["8*i", "8*j", "8*k"]
     else:
-        assert metrics == ({b"dot"} if cascade.config.stages[0].correlate else set())
+        assert metrics == ({b"dot"} if first.correlate else set())
+        expected = ["2*i", "2*j", "2*k"] if first.stride == 2 else ["i", "j", "k"]
+        assert dims["fixed"] == dims["moving"] == expected
+        assert dims["hidden"] == ["i", "j", "k"]
+
+
+def test_a_batch_goes_through_the_stages(variant):
+    cascade, bundle = variant
+    random = torch.Generator().manual_seed(0)
+    grid = (16, 32, 24)
+    for index, config in enumerate(cascade.config.stages):
+        fixed, moving = torch.rand((2, 2, 1, *grid), generator=random)
+        hidden = torch.rand((2, config.hidden, *(n // config.stride for n in grid)))
+        expected = cascade.stage(index)(fixed, moving, hidden)
+        inputs = {"fixed": fixed, "moving": moving, "hidden": hidden}
+        session = Session(bundle.stage_path(index, "fp32"))
+        found = session.run(**{name: x.numpy() for name, x in inputs.items()})
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other.numpy(), rtol=0, atol=1e-3)  # voxels
 
 
 def test_files_are_registered_from_end_to_end(variant, make_grid, save_phantom, tmp_path):
@@ -114,33 +143,21 @@ def test_a_fixed_range_reaches_the_network(exported, make_grid, save_phantom, tm
 
 
 @pytest.mark.slow
-def test_published_checkpoints_run_as_the_published_code(tmp_path):
+@pytest.mark.timeout(3600)
+def test_published_checkpoints_run_as_the_published_code(golden_folder, golden_weights, tmp_path):
     """The command, the bundle and the runtime against the golden file, at its full size."""
-    if not GOLDEN.is_dir():
-        pytest.skip(f"needs the golden file of the published code in {GOLDEN}")
     cascade = build(THESIS)
     paths = [tmp_path / f"stage{n}.pth" for n in (1, 2, 3)]
     for stage, path in zip(cascade.stages, paths, strict=True):
-        torch.save({key: _seeded(key, x) for key, x in stage.state_dict().items()}, path)
+        torch.save(golden_weights(stage.state_dict()), path)
     arguments = ["--stage", "all", "--published", *paths, "--intensity", "-4e-3", "16e3"]
     folder = tmp_path / "bundle"
     result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(folder)])
     assert result.exit_code == 0, result.output
     bundle = Bundle.open(folder)
     assert bundle.manifest.intensity_range == (-4e-3, 16e3)
-    with np.load(GOLDEN / "rwcnet_published_golden.npz") as golden:
+    with np.load(golden_folder / "rwcnet_published_golden.npz") as golden:
         fixed, moving = (golden[name][None, None] for name in ("fixed", "moving"))
         flow, _ = Cascade(bundle).run(fixed, moving)
         found = flow[0, :, ::2, ::2, ::2]
         np.testing.assert_allclose(found, golden["flow3"], rtol=0, atol=1e-3)  # voxels
-
-
-def _seeded(key, tensor):
-    """Fill a tensor by the rule of the golden file."""
-    source = np.random.RandomState(zlib.crc32(key.encode()))
-    a = source.standard_normal(tuple(tensor.shape)).astype(np.float32)
-    if a.ndim == 1:
-        a = 1 + 0.1 * a if key.endswith("weight") else 0.05 * a
-    else:
-        a = a / np.float32(np.sqrt(np.prod(a.shape[1:])))
-    return torch.from_numpy(a * np.float32(0.05 if "flowhead.2" in key else 1))

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from rwcnet_ref.build import build
 from rwcnet_ref.config import TINY, ModelConfig
+from rwcnet_ref.heads import LabelMap, centroids_of
 from rwcnet_ref.model import Cascade
-from rwcnet_ref.pairs import LabelMap
 from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.loop import Training
 from rwcnet_ref.training.settings import Settings
@@ -21,6 +21,7 @@ from rwcnet_ref.training.sources import open_data
 # Background, left and right white matter, left and right ventricle, skull.
 CLASSES = [0, 1, 1, 2, 2, 3]
 BRAIN = [False, True, True, True, True, False]
+T1 = [math.nan, 0.85, 0.12, math.nan]
 
 TRAINING: dict[str, Any] = {
     "model": {"preset": "tiny"},
@@ -90,14 +91,17 @@ def head() -> LabelMap:
     def ellipsoid(centre: tuple[float, ...], radii: tuple[float, ...]) -> Tensor:
         return ((points - torch.tensor(centre)) / torch.tensor(radii)).square().sum(-1) < 1
 
-    labels = torch.zeros(size, dtype=torch.int64)
+    labels = torch.zeros(size, dtype=torch.uint8)
     labels[ellipsoid((23.5, 21.5, 19.5), (22, 20, 18))] = 5
-    brain = ellipsoid((23.5, 21.5, 19.5), (18, 16, 14))
+    inside = ellipsoid((23.5, 21.5, 19.5), (18, 16, 14))
     left = points[..., 0] < 23.5
-    labels[brain & left], labels[brain & ~left] = 1, 2
+    labels[inside & left], labels[inside & ~left] = 1, 2
     labels[ellipsoid((16, 23, 20), (5, 7, 5))] = 3
     labels[ellipsoid((31, 23, 20), (5, 7, 5))] = 4
-    return LabelMap(labels, torch.tensor(CLASSES), torch.tensor(BRAIN), (23.5, 21.5, 19.5))
+    brain = torch.tensor(BRAIN)
+    return LabelMap(
+        labels, torch.tensor(CLASSES), brain, torch.tensor(T1), centroids_of(labels, brain)
+    )
 
 
 @pytest.fixture
@@ -109,10 +113,11 @@ def settings() -> Callable[..., Settings]:
         losses: Mapping[str, Any] | None = None,
         **training: Any,
     ) -> Settings:
+        model = model or {}
         return Settings.from_dict(
             {
                 **TRAINING,
-                "model": {**TRAINING["model"], **(model or {})},
+                "model": model if "weights" in model else {**TRAINING["model"], **model},
                 "losses": losses or TRAINING["losses"],
                 "training": {**TRAINING["training"], **training},
             }

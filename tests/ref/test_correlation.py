@@ -97,13 +97,64 @@ def test_one_weight_picks_one_offset_and_outside_is_zero(random, offset):
         torch.testing.assert_close(here, expected, rtol=0, atol=1e-5)
 
 
-def test_gradients_reach_both_features(random):
-    fixed, moving, weight, bias = drawn(random, 1)
-    fixed.requires_grad_()
-    moving.requires_grad_()
-    local_correlation(fixed, moving, weight, bias, radius=1).sum().backward()
-    assert fixed.grad.abs().max() > 0
-    assert moving.grad.abs().max() > 0
+def sliced(fixed, moving, weight, bias, radius):
+    """Correlate by plain slices, whose gradient is autograd's."""
+    n = 2 * radius + 1
+    padded = F.pad(moving, (radius,) * 6)
+    i, j, k = fixed.shape[2:]
+    cost = torch.stack(
+        [
+            (fixed * padded[..., a : a + i, b : b + j, c : c + k]).sum(1)
+            for a, b, c in itertools.product(range(n), repeat=3)
+        ],
+        dim=1,
+    )
+    return F.conv3d(cost, weight.reshape(len(weight), n**3, 1, 1, 1), bias)
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_gradients_are_those_of_the_sum(random, radius):
+    inputs = drawn(random, radius)
+    wanted = torch.randn((2, 2, *SIZE), generator=random)
+    found, expected = (
+        torch.autograd.grad(
+            function(*leaves, radius=radius), leaves, grad_outputs=wanted, allow_unused=False
+        )
+        for function in (local_correlation, sliced)
+        for leaves in [[x.clone().requires_grad_() for x in inputs]]
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert other.abs().max() > 1
+        # Sums of up to 250 products of about one.
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("learning", [0, 1])
+def test_features_learn_beside_some_that_do_not(random, learning):
+    inputs = drawn(random, 1)
+    inputs[learning].requires_grad_()
+    found, expected = (
+        torch.autograd.grad(function(*inputs, radius=1).sum(), inputs[learning])
+        for function in (local_correlation, sliced)
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
+def test_half_precision_is_summed_in_full_and_gradients_come_back_in_half(random):
+    fixed, moving, weight, bias = drawn(random, 2, channels=8)
+    halves = [x.bfloat16().requires_grad_() for x in (fixed, moving)]
+    full = [x.detach().float().requires_grad_() for x in halves]
+    found = local_correlation(*halves, weight, bias, radius=2)
+    expected = sliced(*full, weight, bias, radius=2)
+    assert found.dtype == torch.float32
+    # Of inputs that were rounded already: nothing is rounded on the way.
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    wanted = torch.randn(found.shape, generator=random)
+    gradients = torch.autograd.grad(found, halves, wanted)
+    assert {x.dtype for x in gradients} == {torch.bfloat16}
+    for one, other in zip(gradients, torch.autograd.grad(expected, full, wanted), strict=True):
+        # One rounding at the end, of at most half of the last of eight bits.
+        torch.testing.assert_close(one.float(), other, rtol=2**-8, atol=1e-4)
 
 
 def test_a_weight_of_another_radius_is_refused(random):

@@ -1,17 +1,21 @@
+import itertools
+
 import pytest
 import torch
 from torch import nn
 
 from rwcnet_ref.encoder import ContextEncoder, FeatureEncoder, UnitVoxels
 
-# How far each encoder sees: its convolutions' radii, added.
+# How far each encoder sees in points of its own grid: its convolutions' radii, added.
 REACH = {FeatureEncoder: 4, ContextEncoder: 2}
 
+strides = pytest.mark.parametrize("stride", [1, 2])
 
-def made(encoder):
+
+def made(encoder, stride=1):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = encoder(5, 4)
+        network = encoder(5, 4, stride)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm3d):
                 module.running_mean.uniform_(-0.2, 0.2)
@@ -19,13 +23,15 @@ def made(encoder):
     return network.requires_grad_(False)
 
 
+@strides
 @pytest.mark.parametrize("encoder", REACH)
-def test_a_crop_gives_what_the_whole_image_gives(random, encoder):
-    network = made(encoder).eval()
-    image = torch.rand((1, 1, 24, 16, 16), generator=random)
-    image[:, :, 12:] *= 5  # statistics over the extent would differ
+def test_a_crop_gives_what_the_whole_image_gives(random, encoder, stride):
+    network = made(encoder, stride).eval()
+    image = torch.rand((1, 1, 24 * stride, 16, 16), generator=random)
+    image[:, :, 12 * stride :] *= 5  # statistics over the extent would differ
     reach = REACH[encoder]
-    whole, crop = network(image), network(image[:, :, :13])
+    whole, crop = network(image), network(image[:, :, : 13 * stride])
+    assert whole.shape == (1, 4, 24, 16 // stride, 16 // stride)
     torch.testing.assert_close(
         crop[:, :, : 13 - reach], whole[:, :, : 13 - reach], rtol=0, atol=1e-6
     )
@@ -40,6 +46,35 @@ def test_while_training_the_extent_matters(random, encoder):
     image[:, :, 12:] *= 5
     whole, crop = network(image), network(image[:, :, :13])
     assert (crop - whole[:, :, :13])[:, :, :9].abs().max() > 1e-2
+
+
+@strides
+@pytest.mark.parametrize("axis", [2, 3, 4])
+@pytest.mark.parametrize("encoder", REACH)
+def test_a_mirrored_encoder_gives_mirrored_features_of_the_mirrored_image(
+    random, encoder, axis, stride
+):
+    network = made(encoder, stride).eval()
+    image = torch.rand((1, 1, 12, 16, 20), generator=random)
+    expected = network(image).flip(axis)
+    for module in network.modules():
+        if isinstance(module, nn.Conv3d):
+            module.weight.data = module.weight.flip(axis)
+    # So no point of its grid lies to one side of the voxels that it stands for.
+    torch.testing.assert_close(network(image.flip(axis)), expected, rtol=0, atol=1e-5)
+    assert (expected - expected.flip(axis)).abs().max() > 0.1
+
+
+@strides
+@pytest.mark.parametrize("encoder", REACH)
+def test_every_voxel_is_seen(random, encoder, stride):
+    network = made(encoder, stride).eval()
+    image = torch.rand((1, 1, 8, 8, 8), generator=random)
+    before = network(image)
+    for place in itertools.product((3, 4), repeat=3):
+        changed = image.clone()
+        changed[0, 0][place] += 1
+        assert (network(changed) - before).abs().max() > 1e-3
 
 
 def test_features_are_of_unit_length_and_centred_while_training(random):

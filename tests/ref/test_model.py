@@ -4,10 +4,28 @@ import pytest
 import torch
 
 from rwcnet_ref.config import TINY, ModelConfig, StageConfig
-from rwcnet_ref.grid import Warp, compose, downsample, exponential, upsample
+from rwcnet_ref.grid import Warp, compose, downsample, exponential, identity, upsample
 
 FULL = StageConfig(1, steps=1, radius=1, features=2, projected=2, encoder=3, motion=5, hidden=4)
 HALF = replace(FULL, resolution=2, hidden=3)
+STRIDED = ModelConfig(
+    "strided", tuple(replace(stage, stride=2, patch=None, halo=0) for stage in TINY.stages)
+)
+# As `base` has it: the last stage sees its images on the grid of its recurrence.
+ENDING = ModelConfig(
+    "ending",
+    (
+        replace(STRIDED.stages[0], resolution=2),
+        replace(STRIDED.stages[1], resolution=1),
+        TINY.stages[2],
+    ),
+)
+
+with_and_without_stride = pytest.mark.parametrize(
+    "config", [TINY, STRIDED, ENDING], ids=lambda config: config.name
+)
+
+
 # How far the flow of a stage with one step sees: encoder, correlation, motion, GRU, head.
 REACH = 4 + 1 + 1 + 2 + 2
 
@@ -16,17 +34,19 @@ def images(random, size, batch=1):
     return torch.rand((2, batch, 1, *size), generator=random).unbind()
 
 
-def test_forward_keeps_no_state(random, lively):
-    cascade = lively(TINY)
-    fixed, moving = images(random, (16, 8, 12))
+@with_and_without_stride
+def test_forward_keeps_no_state(random, lively, config):
+    cascade = lively(config)
+    fixed, moving = images(random, (16, 8, 24))
     first = cascade(fixed, moving)
-    cascade(*images(random, (8, 12, 16)))
+    cascade(*images(random, (8, 24, 16)))
     torch.testing.assert_close(cascade(fixed, moving), first, rtol=0, atol=0)
 
 
-def test_a_batch_of_two_is_two_of_one(random, lively):
-    cascade = lively(TINY)
-    fixed, moving = images(random, (16, 8, 12), batch=2)
+@with_and_without_stride
+def test_a_batch_of_two_is_two_of_one(random, lively, config):
+    cascade = lively(config)
+    fixed, moving = images(random, (16, 8, 24), batch=2)
     both = cascade(fixed, moving)
     for n in range(2):
         one = cascade(fixed[n : n + 1], moving[n : n + 1])
@@ -43,6 +63,83 @@ def test_any_multiple_of_four_works(random, lively, size):
         assert hidden.shape == (1, stage.hidden, *grid)
         assert flow.dtype == torch.float32
         assert flow.isfinite().all()
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (24, 40, 16)], ids=str)
+def test_with_a_stride_flows_lie_on_the_images_and_states_on_every_other_voxel(
+    random, lively, size
+):
+    totals = list(lively(STRIDED).totals(*images(random, size)))
+    for (flow, hidden), stage in zip(totals, STRIDED.stages, strict=True):
+        grid = tuple(n // stage.resolution for n in size)
+        assert flow.shape == (1, 3, *grid)
+        assert hidden.shape == (1, stage.hidden, *(n // 2 for n in grid))
+        assert flow.dtype == torch.float32
+        assert flow.isfinite().all()
+
+
+def test_with_a_stride_images_are_multiples_of_eight(random, lively):
+    with pytest.raises(ValueError, match="must be a multiple of 8 on every axis"):
+        lively(STRIDED)(*images(random, (8, 12, 8)))
+
+
+def test_with_a_stride_the_state_is_blank_at_first_and_then_brought_along(random, lively):
+    cascade = lively(STRIDED)
+    moving = torch.rand((2, 1, 8, 12, 16), generator=random)
+    _, flow, hidden = cascade.enter(moving, None, 0)
+    assert flow is None
+    assert hidden.shape == (2, STRIDED.stages[0].hidden, 4, 6, 8)
+    assert hidden.abs().max() == 0
+    below = torch.randn((2, 3, 4, 6, 8), generator=random)
+    state = torch.randn((2, STRIDED.stages[1].hidden, 2, 3, 4), generator=random)
+    warped, flow, hidden = cascade.enter(moving, (below, state), 2)
+    torch.testing.assert_close(flow, 2 * upsample(below), rtol=0, atol=0)  # voxels
+    torch.testing.assert_close(warped, Warp()(moving, flow), rtol=0, atol=0)
+    expected = cascade.stage(2).inherit(upsample(state))
+    torch.testing.assert_close(hidden, expected, rtol=0, atol=1e-5)
+
+
+def test_where_a_stride_ends_the_flow_keeps_its_grid(random, lively):
+    cascade = lively(ENDING)
+    moving = torch.rand((1, 1, 8, 12, 16), generator=random)
+    below = torch.randn((1, 3, 8, 12, 16), generator=random)
+    state = torch.randn((1, ENDING.stages[1].hidden, 4, 6, 8), generator=random)
+    warped, flow, hidden = cascade.enter(moving, (below, state), 2)
+    torch.testing.assert_close(flow, below, rtol=0, atol=0)  # voxels
+    torch.testing.assert_close(warped, Warp()(moving, below), rtol=0, atol=0)
+    assert hidden.shape == (1, ENDING.stages[2].hidden, 8, 12, 16)
+
+
+@with_and_without_stride
+def test_a_head_that_says_nothing_moves_nothing(random, lively, config):
+    cascade = lively(config)
+    for stage in cascade.stages:
+        stage.head[-1].weight.data.zero_()
+        stage.head[-1].bias.data.zero_()
+    fixed, moving = images(random, (16, 8, 24))
+    for flow, hidden in cascade.totals(fixed, moving):
+        assert flow.abs().max() == 0  # voxels
+        assert hidden.abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("stride", "factor"), [(1, 1), (2, 2)])
+def test_a_constant_flow_is_as_far_on_the_finer_grid(lively, stride, factor):
+    stage = lively(ModelConfig("any", (replace(FULL, stride=stride),))).stage(0)
+    flow = torch.tensor([1.0, -2, 0.5]).view(1, 3, 1, 1, 1).expand(1, 3, 4, 5, 6)
+    found = stage.enlarge(flow)
+    assert found.shape[2:] == tuple(n * factor for n in (4, 5, 6))
+    expected = factor * flow[..., :1, :1, :1].expand_as(found)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)  # voxels
+
+
+def test_points_of_the_coarse_grid_lie_amid_the_voxels_they_stand_for(lively):
+    stage = lively(ModelConfig("any", (replace(FULL, stride=2),))).stage(0)
+    # What stretches an image about its corner by a tenth does so on every grid.
+    corner = identity(torch.zeros(1, 3, 6, 5, 7)) + 0.5
+    found = stage.enlarge(0.1 * corner)
+    expected = 0.1 * (identity(found) + 0.5)
+    inner = (..., *[slice(1, -1)] * 3)  # borders repeat
+    torch.testing.assert_close(found[inner], expected[inner], rtol=0, atol=1e-5)  # voxels
 
 
 @pytest.mark.parametrize(
@@ -152,17 +249,19 @@ def test_fewer_steps_are_the_first_of_more(random, lively, steps, expected):
     )
 
 
-def test_a_step_warps_the_features_by_the_flow_so_far(random, lively):
-    stage = lively(ModelConfig("any", (replace(FULL, steps=3),))).stage(0)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_step_warps_the_features_by_the_flow_so_far(random, lively, stride):
+    stage = lively(ModelConfig("any", (replace(FULL, steps=3, stride=stride),))).stage(0)
     seen = []
     stage.warp.register_forward_hook(lambda module, inputs, output: seen.append(inputs))
     fixed, moving = images(random, (8, 8, 8))
-    flows, _ = stage.unroll(fixed, moving, torch.zeros(1, 4, 8, 8, 8))
+    flows, _ = stage.unroll(fixed, moving, torch.zeros(1, 4, *[8 // stride] * 3))
     features = stage.features(moving)
+    assert features.shape[2:] == (8 // stride,) * 3
     assert len(seen) == 2
     for (image, flow), so_far in zip(seen, flows, strict=False):
         torch.testing.assert_close(image, features, rtol=0, atol=1e-6)
-        torch.testing.assert_close(flow, so_far, rtol=0, atol=0)
+        torch.testing.assert_close(stage.enlarge(flow), so_far, rtol=0, atol=0)
 
 
 def test_a_velocity_is_integrated_in_the_chain_and_in_the_steps(random, lively):
@@ -195,11 +294,12 @@ def test_without_correlation_features_are_stacked(random, lively):
     assert cascade(fixed, moving).isfinite().all()
 
 
+@with_and_without_stride
 @pytest.mark.parametrize("index", range(3))
-def test_what_enters_a_stage_is_what_the_stages_below_left(random, lively, index):
-    cascade = lively(TINY)
-    fixed, moving = torch.rand((2, 1, 1, 16, 12, 8), generator=random)
-    factor = TINY.stages[index].resolution
+def test_what_enters_a_stage_is_what_the_stages_below_left(random, lively, index, config):
+    cascade = lively(config)
+    fixed, moving = torch.rand((2, 1, 1, 16, 24, 8), generator=random)
+    factor = config.stages[index].resolution
     still, other = (downsample(x, factor) for x in (fixed, moving))
     warped, below, hidden = cascade.entering(still, other, index)
     flow, _ = cascade.stage(index)(still, warped, hidden)

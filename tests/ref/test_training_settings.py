@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from rwcnet_ref.config import BASE, THESIS
+from rwcnet_ref.checkpoint import save_weights
+from rwcnet_ref.config import BASE, THESIS, TINY
+from rwcnet_ref.training import sections
 from rwcnet_ref.training.cli import shipped
 from rwcnet_ref.training.settings import Settings, read_toml
 from rwcnet_runtime.errors import InputError
@@ -64,6 +66,42 @@ def test_ablations_are_switches(model, expected):
     assert settings(model={"preset": "thesis", **model}).model == expected
 
 
+@pytest.mark.parametrize("relative", [True, False])
+def test_weights_to_start_from_bring_their_sizes(tmp_path, fresh, relative):
+    config = replace(TINY, name="own", stages=TINY.stages[1:])
+    path = tmp_path / "own.safetensors"
+    save_weights(fresh(config), path)
+    given = {"weights": path.name if relative else str(path)}
+    found = Settings.from_dict({**SMALL, "model": given}, tmp_path)
+    assert found.model == config
+    assert found.start == path
+    assert len(found.stages) == 2
+
+
+def test_weights_inside_the_package_go_by_their_name(tmp_path, monkeypatch, fresh):
+    monkeypatch.setattr(sections, "shipped", lambda name: tmp_path / f"inside/{name}.safetensors")
+    inside = replace(TINY, stages=TINY.stages[2:])
+    save_weights(fresh(inside), sections.shipped("some"))
+    for name in ("some", "other"):
+        save_weights(fresh(TINY), tmp_path / name)
+    for name, path, config in (
+        ("some", sections.shipped("some"), inside),
+        ("other", tmp_path / "other", TINY),
+    ):
+        found = Settings.from_dict({**SMALL, "model": {"weights": name}}, tmp_path)
+        assert (found.start, found.model) == (path, config)
+    assert settings().start is None
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights"])
+def test_damaged_weights_to_start_from_get_one_sentence(tmp_path, content):
+    path = tmp_path / "damaged.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model.weights: .*damaged.safetensors is not a") as error:
+        settings(model={"weights": str(path)})
+    assert "\n" not in str(error.value)
+
+
 def test_recurrent_steps_can_differ_between_stages():
     model = settings(model={"steps": [3, 2, 1]}).model
     assert [stage.steps for stage in model.stages] == [3, 2, 1]
@@ -115,13 +153,30 @@ def test_paths_are_relative_to_the_file(tmp_path):
         ({"stages": [{}, {"steps": 0}, {}]}, r"stages\[2\].steps is 0"),
         ({"stages": [{}, {}, {"losses": {"x": 1}}]}, r"no setting stages\[3\].losses.x"),
         ({"stages": [{}, 1, {}]}, r"stages\[2\] is 1: it should be a table"),
-        ({"training": {"size": 18}}, r"stages\[3\].size is 18: it should be a multiple of 4"),
+        ({"training": {"size": 18}}, r"stages\[2\].size is 18: it should be a multiple of 4"),
+        (
+            {"stages": [{}, {}, {"size": 30}]},
+            r"stages\[3\].size is 30: it should be a multiple of 4",
+        ),
         ({"training": {"size": 20, "small": 0.1}}, "some crops have half of it"),
+        ({"training": {"finer": 1.5}}, "finer is 1.5: it should be less than or equal to 1"),
+        ({"model": {"weights": "none"}}, "model.weights: no weights at none; give weights of"),
+        ({"model": {"weights": 3}}, "model.weights is 3"),
+        *(
+            ({"model": {"weights": "w", name: value}}, "section model: weights bring their own")
+            for name, value in (
+                ("preset", "base"),
+                ("resolutions", [1]),
+                ("correlate", False),
+                ("steps", 2),
+                ("velocity", True),
+            )
+        ),
         ({"data": {"kind": "synthetic", "held_out": 1}}, "data.held_out is 1: it should be"),
         ({"augmentation": {"flip": 0.5}}, "augmentation.flip is for real pairs, but data.kind is"),
         *(
             ({"data": REAL, "training": {name: 1}}, f"training.{name} is for synthetic pairs, but")
-            for name in ("size", "small", "amplitude", "easy", "shapes", "two_heads")
+            for name in ("size", "small", "amplitude", "finer", "easy", "shapes", "two_heads")
         ),
         ({"data": REAL, "stages": [{}, {"easy": 0}, {}]}, r"stages\[2\].easy is for synthetic"),
         ({"augmentation": {"flop": 1}}, "no setting augmentation.flop: known are flip"),

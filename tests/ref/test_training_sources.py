@@ -109,6 +109,34 @@ def test_some_steps_have_small_crops_and_more_of_them():
     assert shapes == {(2, 8), (4, 4)}
 
 
+@pytest.mark.parametrize(
+    ("index", "finer", "resolutions"),
+    [(0, 1.0, {1, 2}), (0, 0.5, {1, 2, 4}), (0, 0.0, {4}), (1, 1.0, {1}), (2, 1.0, {1})],
+)
+def test_some_steps_have_finer_pairs(head, monkeypatch, index, finer, resolutions):
+    monkeypatch.setattr(sources, "read_label_maps", lambda folder: [head] * 5)
+    training = {"size": 8, "amplitude": 6.0, "two_heads": 0.6, "finer": finer}
+    data = opened(
+        told({"kind": "synthetic", "maps": "x", "validation": 1}, training=training), index
+    )
+    # The source itself instead of what it draws.
+    monkeypatch.setattr(sources.SyntheticSource, "draw", lambda self, random: self)
+    drawn = [source for n in range(24) for source in data.batch(1.0, at(n))]
+    assert {source.resolution for source in drawn} == resolutions
+    for source in drawn:
+        assert source.size == (8, 8, 8)
+        # As many voxels at every resolution.
+        assert source.amplitude / source.resolution == 6.0 / data.resolution
+        assert source.two_heads == (0.6 if source.resolution == data.resolution else 0.0)
+        assert source.maps == data.heads
+
+
+def test_validation_pairs_are_never_finer():
+    settings = told({"kind": "synthetic", "validation": 4}, training={"size": 8, "finer": 1.0})
+    found = {pair.mm_from_voxel[0, 0].item() for pair in opened(settings).validation()}
+    assert found == {4}
+
+
 def test_validation_pairs_are_always_the_same_and_never_trained_on():
     settings = told({"kind": "synthetic", "validation": 2}, training={"size": 8})
     first, again = list(opened(settings).validation()), list(opened(settings).validation())

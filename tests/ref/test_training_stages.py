@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rwcnet_ref.checkpoint import load_weights
+from rwcnet_ref.checkpoint import load_weights, save_weights
 from rwcnet_ref.config import TINY
 from rwcnet_ref.training.checkpoints import RunFolder
 from rwcnet_ref.training.stages import train
@@ -27,6 +27,61 @@ def test_stages_are_trained_on_top_of_each_other(tmp_path, velocity, settings, q
     before = folder.best(2).stat().st_mtime_ns
     assert train(told, folder, quiet)
     assert folder.best(2).stat().st_mtime_ns == before
+
+
+@pytest.fixture
+def start(tmp_path, fresh):
+    """Save weights to start from, with a stride and stages of one size."""
+    stages = tuple(
+        replace(TINY.stages[1], resolution=n, stride=2, patch=None, halo=0) for n in (4, 2, 1)
+    )
+    path = tmp_path / "start.safetensors"
+    save_weights(fresh(replace(TINY, stages=stages), seed=3), path)
+    return path
+
+
+def state(cascade, index):
+    return cascade.stage(index).state_dict()
+
+
+def test_with_weights_to_start_from_any_stage_can_come_first(
+    tmp_path, start, settings, quiet, moved
+):
+    told, folder = settings(model={"weights": str(start)}), RunFolder(tmp_path / "run")
+    before, _ = load_weights(start)
+    seen = {}
+    quiet.begin = lambda training: seen.update({training.index: copy.deepcopy(training.cascade)})
+    for index in (1, 2, 0):
+        assert not folder.best(index).exists()
+        assert train(told, folder, quiet, stage=index)
+    # Each began with what it was given, not with the stage below.
+    for index, cascade in seen.items():
+        assert not moved(state(before, index), state(cascade, index))
+    # On top of what was best by then.
+    assert not moved(state(before, 0), state(seen[1], 0))
+    best = [load_weights(folder.best(n))[0] for n in range(3)]
+    assert not moved(state(best[1], 1), state(seen[2], 1))
+    for n in range(3):
+        assert moved(state(before, n), state(best[n], n))
+
+
+def test_the_weights_in_the_end_hold_the_best_of_each_stage(
+    tmp_path, start, settings, quiet, moved
+):
+    told, folder = settings(model={"weights": str(start)}), RunFolder(tmp_path / "run")
+    before, _ = load_weights(start)
+    train(told, folder, quiet, stage=1)
+    assert not folder.weights.exists()
+    train(told, folder, quiet, stage=2)
+    # Stages that are not trained are those of the start.
+    halfway, _ = load_weights(folder.weights)
+    assert not moved(state(before, 0), state(halfway, 0))
+    train(told, folder, quiet, stage=0)
+    done, _ = load_weights(folder.weights)
+    assert done.config == before.config
+    for n in range(3):
+        assert not moved(state(load_weights(folder.best(n))[0], n), state(done, n))
+        assert moved(state(before, n), state(done, n))
 
 
 def test_a_stage_starts_from_the_one_below_where_they_are_alike(tmp_path, settings, quiet):

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest
+from rwcnet_runtime.bundle import MANIFEST, SCHEMA_VERSION, Bundle, Manifest, StageEntry
 from rwcnet_runtime.errors import BackendError, BundleError
 from rwcnet_runtime.preprocess import FIXED_RANGE
 
@@ -19,7 +19,7 @@ def test_the_shipped_bundle_is_whole_and_says_what_it_is():
     bundle = Bundle.open()
     assert bundle.manifest.name == "base"
     assert bundle.engines == ["fp32"]
-    assert [stage.resolution for stage in bundle.manifest.stages] == [4, 2, 1]
+    assert [s.resolution * s.stride for s in bundle.manifest.stages] == [4, 2, 1]
     assert "synthseg" in bundle.manifest.weights["training_data"].lower()
 
 
@@ -49,7 +49,7 @@ def test_a_bundle_without_a_stage_is_refused(copy):
         Bundle.open(copy).stage_path(2, "fp32")
 
 
-@pytest.mark.parametrize("version", [1, 99])
+@pytest.mark.parametrize("version", [1, SCHEMA_VERSION - 1, 99])
 def test_another_schema_version_is_refused_with_advice(copy, version):
     fields = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(fields | {"schema_version": version}))
@@ -57,11 +57,19 @@ def test_another_schema_version_is_refused_with_advice(copy, version):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 2}', b"\xff\xfe"])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 3}', b"\xff\xfe"])
 def test_a_manifest_that_is_none_is_refused(copy, text):
     (copy / MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match=MANIFEST):
         Bundle.open(copy)
+
+
+@pytest.mark.parametrize("stride", [0, -2, 1.5, None])
+def test_a_stride_that_is_none_is_refused(stride):
+    sizes = {"resolution": 4, "steps": 1, "radius": 1, "hidden": 4, "patch": None, "halo": 0}
+    assert StageEntry(**sizes, parts=1, stride=2).stride == 2
+    with pytest.raises(ValueError, match=f"stride={stride}"):
+        StageEntry(**sizes, parts=1, stride=stride)
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):

@@ -36,3 +36,15 @@ def test_a_local_filter_in_patches_equals_the_whole(monkeypatch, at_once):
     assert done == count == 12
     inside = (..., slice(4, -4), slice(4, -4), slice(4, -4))
     np.testing.assert_allclose(joined[0][inside], blur([image])[0][inside], atol=1e-6)
+
+
+def test_a_single_patch_goes_straight_through():
+    image = np.random.default_rng(0).random((1, 2, 12, 8, 10), dtype=np.float32)
+    places = patches.lay_out(image.shape[2:], None)
+    # Results of a coarser grid than the image's: there is nothing to join.
+    ((done, count, (every, other)),) = patches.run_in_patches(
+        lambda arrays: [arrays[0], arrays[0][..., ::2, ::2, ::2]], [image], places
+    )
+    assert done == count == 1
+    np.testing.assert_array_equal(every, image)
+    np.testing.assert_array_equal(other, image[..., ::2, ::2, ::2])
