@@ -73,7 +73,7 @@ def augment(pair: Pair, random: torch.Generator, settings: Augmentation) -> Pair
     """
     chance = torch.rand(4, generator=random, device=random.device)
     if chance[0] < settings.swap and pair.flow is None and pair.fixed_mask is None:
-        pair = _swapped(pair)
+        pair = swapped(pair)
     for axis in range(3):
         if chance[1 + axis] < settings.flip:
             pair = _flipped(pair, axis)
@@ -95,7 +95,8 @@ def _scanned(image: Tensor, random: torch.Generator, strength: float) -> Tensor:
     return scan((image - low) / span, random, strength) * span + low
 
 
-def _swapped(pair: Pair) -> Pair:
+def swapped(pair: Pair) -> Pair:
+    """Exchange fixed and moving; a true displacement is not inverted."""
     return replace(
         pair,
         fixed=pair.moving,

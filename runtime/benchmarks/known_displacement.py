@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from draw_cases import DATA
@@ -38,18 +39,22 @@ def invert(image: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.float32(1.1) - image
 
 
+def figures(before: float, after: float, report: dict[str, Any]) -> dict[str, float]:
+    """Return what is kept of one registration: mean errors in mm, and from its report."""
+    return {
+        "error_mm_before": before,
+        "error_mm_after": after,
+        "reduction_percent": 100 * (1 - after / before),
+        "folded_percent": report["jacobian_determinant"]["folded_percent"],
+        "seconds": sum(report["seconds"].values()),
+    }
+
+
 def measure(bundle: Path | None, contrast: Contrast) -> dict[str, float]:
     """Run the demo with a change of contrast and return its figures."""
     with tempfile.TemporaryDirectory() as folder:
         outcome = demo.run(Path(folder), partial(register, bundle=bundle), contrast)
-    report = outcome.registration.report
-    return {
-        "error_mm_before": outcome.error_before_mm,
-        "error_mm_after": outcome.error_after_mm,
-        "reduction_percent": outcome.reduction_percent,
-        "folded_percent": report["jacobian_determinant"]["folded_percent"],
-        "seconds": sum(report["seconds"].values()),
-    }
+    return figures(outcome.error_before_mm, outcome.error_after_mm, outcome.registration.report)
 
 
 def abdomen(bundle: Path | None) -> dict[str, float]:
@@ -59,8 +64,9 @@ def abdomen(bundle: Path | None) -> dict[str, float]:
     spacing = np.linalg.norm(moving.grid.affine[:3, :3], axis=0)
     i, j, k = map(float, spacing)
     flow = random_diffeomorphism(moving.grid.shape, body, seed=0, mean_mm=8.0, spacing_mm=(i, j, k))
-    deformed = Mapping(moving.grid, moving.grid, flow_vox=flow).resample(moving.data)
-    body = Mapping(moving.grid, moving.grid, flow_vox=flow).resample(np.float32(body)) > 0.5
+    mapping = Mapping(moving.grid, moving.grid, flow_vox=flow)
+    deformed = mapping.resample(moving.data)
+    body = mapping.resample(np.float32(body)) > 0.5
     # Beyond the image there is air.
     deformed = np.where(body, deformed, moving.data.min())
     noise = np.random.default_rng(0).normal(0, _NOISE_HU, deformed.shape)
@@ -74,14 +80,7 @@ def abdomen(bundle: Path | None) -> dict[str, float]:
         float(np.linalg.norm(x * spacing[:, None, None, None], axis=0)[body].mean())
         for x in (flow, found - flow)
     )
-    report = registration.report
-    return {
-        "error_mm_before": before,
-        "error_mm_after": after,
-        "reduction_percent": 100 * (1 - after / before),
-        "folded_percent": report["jacobian_determinant"]["folded_percent"],
-        "seconds": sum(report["seconds"].values()),
-    }
+    return figures(before, after, registration.report)
 
 
 def main() -> None:
