@@ -42,6 +42,10 @@ class StageConfig:
     correlate
         Whether features are correlated. False stacks them instead, for ablation (Sivan 2022,
         table 3.3).
+    inherit
+        Whether the hidden state starts from that of the stage below too, or from the fixed image
+        alone. The first stage has nothing to inherit. At full resolution a state that is handed up
+        is the largest array of all.
     velocity
         Whether what the steps of the stage add up to is a stationary velocity, integrated by
         scaling and squaring into its flow; within each patch, where there are several.
@@ -60,6 +64,7 @@ class StageConfig:
     halo: int = 0
     parts: int = 1
     correlate: bool = True
+    inherit: bool = True
     velocity: bool = False
 
     def __post_init__(self) -> None:
@@ -116,9 +121,15 @@ class ModelConfig:
             raise ValueError("the last stage must see the images in full, at resolution 1")
         if self.published and any(stage.stride > 1 for stage in self.stages):
             raise ValueError("the published network has no stride; leave it out")
+        if self.published and not all(stage.inherit for stage in self.stages):
+            raise ValueError("the published stages hand their hidden state up; leave inherit out")
         strides = [stage.stride for stage in self.stages]
         if strides != sorted(strides, reverse=True):
             raise ValueError(f"strides are {strides}; none may be larger than the one before")
+
+    def inherits(self, index: int) -> bool:
+        """Whether stage `index` takes the hidden state of the one below; False beyond the last."""
+        return 0 < index < len(self.stages) and self.stages[index].inherit
 
     @property
     def multiple(self) -> int:
@@ -167,12 +178,13 @@ BASE = ModelConfig(
             1,
             steps=1,
             radius=2,
-            features=4,
+            features=8,
             projected=8,
-            encoder=12,
-            motion=8,
-            hidden=8,
-            patch=128,
+            encoder=16,
+            motion=16,
+            hidden=16,
+            inherit=False,
+            patch=192,
             # What the stage sees: 4 voxels in the encoder, 2 in the correlation, 5 in the update.
             halo=12,
         ),

@@ -35,7 +35,7 @@ class RecurrentStage(nn.Module):
         self.warp = Warp()
 
     def unroll(
-        self, fixed: Tensor, moving: Tensor, hidden: Tensor, steps: int | None = None
+        self, fixed: Tensor, moving: Tensor, hidden: Tensor | None = None, steps: int | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Run the recurrent steps and keep the flow after each.
 
@@ -45,8 +45,8 @@ class RecurrentStage(nn.Module):
             (b, 1, i, j, k), intensities within 0..1; the moving image is already warped by the
             flow of the stage below.
         hidden
-            (b, hidden, i, j, k), what `Cascade.enter` made of the stage below, or zeros; each axis
-            divided by the stage's stride.
+            (b, hidden, i, j, k), what `Cascade.enter` made of the stage below, each axis divided by
+            the stage's stride; None where nothing is inherited.
         steps
             Fewer than the configured steps, as early training wants; None for all.
 
@@ -67,7 +67,9 @@ class RecurrentStage(nn.Module):
         """Bring a flow from the grid of the features to the grid of the images."""
         return 2 * upsample(flow) if self.config.stride == 2 else flow
 
-    def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, fixed: Tensor, moving: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Return the last flow and the hidden state; see `unroll`."""
         flows, hidden = self.unroll(fixed, moving, hidden)
         return flows[-1], hidden
@@ -82,7 +84,7 @@ class Stage(RecurrentStage):
         self.context = ContextEncoder(config.encoder, config.hidden, config.stride)
         self.inherit = (
             nn.Identity()
-            if hidden_below == config.hidden
+            if hidden_below == config.hidden or not config.inherit
             else nn.Conv3d(hidden_below, config.hidden, 1)
         )
         self.correlation = (
@@ -95,14 +97,15 @@ class Stage(RecurrentStage):
         self.head = FlowHead(config.hidden)
 
     def unroll(
-        self, fixed: Tensor, moving: Tensor, hidden: Tensor, steps: int | None = None
+        self, fixed: Tensor, moving: Tensor, hidden: Tensor | None = None, steps: int | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Run the recurrent steps and keep the flow after each."""
         # One pass for both images: they share the encoder, and its statistics while training.
         both = self.features(torch.cat([fixed, moving]))
         batch = fixed.shape[0]  # not len(): that would fix the batch size when traced
         fixed_features, moving_features = both[:batch], both[batch:]
-        hidden = self.context(fixed) + hidden
+        context = self.context(fixed)
+        hidden = context if hidden is None else context + hidden
         flow = torch.zeros_like(hidden[:, :1], dtype=torch.float32).expand(-1, 3, -1, -1, -1)
         warped = moving_features
         flows: list[Tensor] = []  # on the grid of the features, in its voxels
@@ -155,7 +158,7 @@ class Cascade(nn.Module):
 
     def enter(
         self, moving: Tensor, below: tuple[Tensor, Tensor] | None, index: int
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Bring what the stage below found onto the grid of stage `index`.
 
         Parameters
@@ -171,15 +174,16 @@ class Cascade(nn.Module):
         -------
         moving, flow, hidden
             Moving image warped by the flow below, that flow on this grid (None at the first
-            stage), and the hidden state on this grid in this stage's channels.
+            stage), and the hidden state on this grid in this stage's channels (None where the
+            stage inherits nothing).
         """
         if below is None:
-            config = self.config.stages[index]
-            grid = [n // config.stride for n in moving.shape[2:]]
-            return moving, None, moving.new_zeros((moving.shape[0], config.hidden, *grid))
+            return moving, None, None
         stage, under = self.stages[index], self.config.stages[index - 1]
         finer = under.resolution > self.config.stages[index].resolution
         flow = 2 * upsample(below[0]) if finer else below[0]
+        if not self.config.inherits(index):
+            return self.warp(moving, flow), flow, None
         assert isinstance(stage, Stage)
         # A 1x1x1 convolution and an interpolation commute: the small grid is the cheaper place.
         return self.warp(moving, flow), flow, upsample(stage.inherit(below[1]))
@@ -228,13 +232,14 @@ class Cascade(nn.Module):
                 self.reduce(moving, config.resolution // unit), below, index
             )
             places = self.patches(index, still.shape[2:])
-            flow, hidden = in_patches(self.stage(index), places, still, warped, hidden)
+            inherited = [] if hidden is None else [hidden]
+            flow, hidden = in_patches(self.stage(index), places, still, warped, *inherited)
             below = (flow if flow_below is None else self.compose(flow, flow_below), hidden)
             yield below
 
     def entering(
         self, fixed: Tensor, moving: Tensor, index: int
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Run the stages below `index`, without gradients, and return what `enter` gives it.
 
         Parameters

@@ -147,14 +147,15 @@ class PublishedStage(RecurrentStage):
         return self.update.flowhead
 
     def unroll(
-        self, fixed: Tensor, moving: Tensor, hidden: Tensor, steps: int | None = None
+        self, fixed: Tensor, moving: Tensor, hidden: Tensor | None = None, steps: int | None = None
     ) -> tuple[list[Tensor], Tensor]:
         """Run the recurrent steps and keep the flow after each."""
         both = self.feature_extractor(torch.cat([fixed, moving]))
         batch = fixed.shape[0]  # not len(): that would fix the batch size when traced
         fixed_features, warped = both[:batch], both[batch:]
         flow = torch.zeros_like(fixed, dtype=torch.float32).expand(-1, 3, -1, -1, -1)
-        hidden = torch.tanh(self.context(torch.cat([flow, moving], dim=1))) + hidden
+        context = torch.tanh(self.context(torch.cat([flow, moving], dim=1)))
+        hidden = context if hidden is None else context + hidden
         delta = flow
         flows: list[Tensor] = []
         for step in range(steps or self.config.steps):
@@ -179,7 +180,7 @@ class PublishedCascade(Cascade):
 
     def enter(
         self, moving: Tensor, below: tuple[Tensor, Tensor] | None, index: int
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Repeat each voxel of flow and hidden state; see `Cascade.enter`."""
         if below is None:
             return super().enter(moving, below, index)

@@ -74,8 +74,10 @@ def move_bundle(source: Path, target: Path) -> None:
 
 def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:
     return tuple(
-        StageEntry(c.resolution, c.steps, c.radius, c.hidden, c.stride, c.patch, c.halo, c.parts)
-        for c in config.stages
+        StageEntry(
+            c.resolution, c.steps, c.radius, config.inherits(n), c.stride, c.patch, c.halo, c.parts
+        )
+        for n, c in enumerate(config.stages)
     )
 
 

@@ -28,12 +28,16 @@ LARGEST_EDGE = 64
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one stage: fixed and moving (b, 1, i, j, k), hidden (b, hidden, i/stride, ...)."""
+    """Inputs of one stage.
+
+    Fixed and moving are (b, 1, i, j, k); hidden is (b, hidden, i/stride, ...), or None where the
+    stage inherits nothing.
+    """
 
     name: str
     fixed: Tensor
     moving: Tensor
-    hidden: Tensor
+    hidden: Tensor | None
 
 
 def random_weights(config: ModelConfig) -> Cascade:
@@ -108,7 +112,8 @@ def _in_cascade(cascade: Cascade, index: int, name: str, fixed: Tensor, moving: 
     still, other = (cascade.reduce(x, factor) for x in (fixed, moving))
     warped, _, hidden = cascade.entering(still, other, index)
     i, j, k = cascade.patches(index, still.shape[2:])[0].read
-    return Case(name, *(x[..., i, j, k] for x in (still, warped, hidden)))
+    still, other = (x[..., i, j, k] for x in (still, warped))
+    return Case(name, still, other, None if hidden is None else hidden[..., i, j, k])
 
 
 def _rounded_up(size: tuple[int, int, int], multiple: int) -> tuple[int, int, int]:
@@ -135,8 +140,10 @@ def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) ->
         patch = cascade.patches(index, [n // config.resolution for n in size])[0]
         grid = [s.stop - s.start for s in patch.read]
         fixed, moving = torch.rand((2, batch, 1, *grid), generator=random)
-        coarse = [n // config.stride for n in grid]
-        hidden = 2 * torch.rand((batch, config.hidden, *coarse), generator=random) - 1
+        hidden = None
+        if cascade.config.inherits(index):
+            coarse = [n // config.stride for n in grid]
+            hidden = 2 * torch.rand((batch, config.hidden, *coarse), generator=random) - 1
         yield Case("random", fixed, moving, hidden)
         source = SyntheticSource(size, resolution=1, amplitude=4)
         pairs = [source.draw(random) for _ in range(batch)]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops
-from rwcnet_ref.model import Cascade
+from rwcnet_ref.model import Cascade, RecurrentStage
 
 
 class Enter(nn.Module):
@@ -23,11 +23,30 @@ class Enter(nn.Module):
         super().__init__()
         self.cascade, self.index = cascade, index
 
-    def forward(self, moving: Tensor, flow: Tensor, hidden: Tensor) -> tuple[Tensor, ...]:
-        """Take `moving` on the finer grid, `flow` and `hidden` on the coarser."""
-        warped, lifted, hidden = self.cascade.enter(moving, (flow, hidden), self.index)
-        assert lifted is not None
-        return warped, lifted, hidden
+    def forward(
+        self, moving: Tensor, flow: Tensor, hidden: Tensor | None = None
+    ) -> tuple[Tensor, ...]:
+        """Take `moving` on the finer grid, `flow` and `hidden` on the coarser.
+
+        `hidden` is left out, and not returned, where the stage inherits nothing.
+        """
+        # Not read then: any tensor will do.
+        below = (flow, flow if hidden is None else hidden)
+        results = self.cascade.enter(moving, below, self.index)
+        return tuple(result for result in results if result is not None)
+
+
+class HiddenKept(nn.Module):
+    """A stage whose hidden state no other stage takes: its flow alone."""
+
+    def __init__(self, stage: RecurrentStage) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def forward(self, fixed: Tensor, moving: Tensor, hidden: Tensor | None = None) -> Tensor:
+        """Return the last flow."""
+        flow: Tensor = self.stage(fixed, moving, hidden)[0]
+        return flow
 
 
 class Compose(nn.Module):
@@ -130,9 +149,12 @@ def stage_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     unit, stage = cascade.config.unit, cascade.stage(index)
     units = {"fixed": unit * stage.config.stride, "moving": unit * stage.config.stride}
     example = {name: torch.rand((2, 1, *_example(edge))) for name, edge in units.items()}
-    units["hidden"] = unit
-    example["hidden"] = torch.zeros((2, stage.config.hidden, *_example(unit)))
-    return to_onnx(stage, example, ("flow", "hidden_out"), units)
+    if cascade.config.inherits(index):
+        units["hidden"] = unit
+        example["hidden"] = torch.zeros((2, stage.config.hidden, *_example(unit)))
+    if cascade.config.inherits(index + 1):
+        return to_onnx(stage, example, ("flow", "hidden_out"), units)
+    return to_onnx(HiddenKept(stage), example, ("flow",), units)
 
 
 def feature_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
@@ -150,8 +172,10 @@ def enter_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     edge = below.grid // cascade.config.stages[index].resolution
     units = {"moving": edge, "flow": below.stride, "hidden": 1}
     channels = {"moving": 1, "flow": 3, "hidden": below.hidden}
+    names = ["warped", "flow_out", "hidden_out"]
+    if not cascade.config.inherits(index):
+        del units["hidden"], names[2]
     example = {n: torch.rand((2, channels[n], *_example(unit))) for n, unit in units.items()}
-    names = ("warped", "flow_out", "hidden_out")
     return to_onnx(Enter(cascade, index), example, names, units)
 
 

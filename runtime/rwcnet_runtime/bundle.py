@@ -17,7 +17,7 @@ from typing import Any
 from rwcnet_runtime.errors import BackendError, BundleError
 from rwcnet_runtime.preprocess import FIXED_RANGE, PERCENTILES
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 DEFAULT = "base"
 # What other values would mean is not implemented, so they are refused instead of ignored.
@@ -40,8 +40,8 @@ class StageEntry:
         Divisor of the image size: 4 is quarter resolution.
     steps, radius
         Recurrent steps and search radius of the correlation; for the record.
-    hidden
-        Channels of the stage's hidden state.
+    inherits
+        Whether the stage takes the hidden state of the stage below.
     stride
         Voxels of the stage's images between two points of its hidden state.
     patch, halo
@@ -53,7 +53,7 @@ class StageEntry:
     resolution: int
     steps: int
     radius: int
-    hidden: int
+    inherits: bool
     stride: int
     patch: int | None
     halo: int
@@ -62,13 +62,14 @@ class StageEntry:
     def __post_init__(self) -> None:
         sizes = (
             self.resolution,
-            self.hidden,
             self.stride,
             self.parts,
             self.patch or 1,
             self.halo + 1,
         )
-        if any(type(size) is not int or size < 1 for size in sizes):
+        if any(type(size) is not int or size < 1 for size in sizes) or (
+            type(self.inherits) is not bool
+        ):
             raise ValueError(f"a stage of {self}")
 
 

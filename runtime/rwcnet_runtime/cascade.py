@@ -68,47 +68,43 @@ class Cascade:
             Time spent in each part.
         """
         seconds: dict[str, float] = {}
-        below: tuple[Array, Array] | None = None
+        below: list[Array] = []  # flow, and hidden state where the next stage takes it
         for n, (entry, session) in enumerate(zip(self.entries, self._stages, strict=True)):
             name = f"stage{n + 1}"
             start = time.perf_counter()
             still = self._reduce(fixed, entry.resolution)
             warped = self._reduce(moving, entry.resolution)
-            if below is None:
-                flow_below = None
-                grid = (n // entry.stride for n in still.shape[2:])
-                hidden = np.zeros((1, entry.hidden, *grid), np.float32)
-            else:
+            flow_below = None
+            inherited: list[Array] = []
+            if n:
                 # The whole moving image is warped before patches are cut.
-                warped, flow_below, hidden = self._enter[n - 1].run(
-                    moving=warped, flow=below[0], hidden=below[1]
-                )
+                found = dict(zip(("flow", "hidden"), below, strict=entry.inherits))
+                warped, flow_below, *inherited = self._enter[n - 1].run(moving=warped, **found)
             lifted = time.perf_counter()
-            flow, hidden = self._run_stage(
-                session, entry, [still, warped, hidden], partial(progress, name)
+            below = self._run_stage(
+                session, entry, [still, warped, *inherited], partial(progress, name)
             )
             ran = time.perf_counter()
             if flow_below is not None:
-                (flow,) = self._compose.run(step=flow, below=flow_below)
-            below = (flow, hidden)
+                below[:1] = self._compose.run(step=below[0], below=flow_below)
             seconds[name] = ran - lifted
             seconds["chain"] = seconds.get("chain", 0.0) + (
                 lifted - start + time.perf_counter() - ran
             )
-        assert below is not None
         return below[0], seconds
 
     @staticmethod
     def _run_stage(
         session: Session, entry: StageEntry, inputs: list[Array], progress: Callable[[float], None]
-    ) -> tuple[Array, Array]:
-        names = ("fixed", "moving", "hidden")
+    ) -> list[Array]:
+        names = ("fixed", "moving", "hidden")[: len(inputs)]
 
         def run(arrays: list[Array]) -> list[Array]:
             return session.run(**dict(zip(names, arrays, strict=True)))
 
         patches = lay_out(inputs[0].shape[2:], entry.patch, entry.halo, entry.parts)
+        results: list[Array] = []
         for done, count, joined in run_in_patches(run, inputs, patches):
-            flow, hidden = joined
+            results = joined
             progress(done / count)
-        return flow, hidden
+        return results

@@ -66,9 +66,13 @@ def predict(
         for _ in pairs
     ]
     cut_fixed, cut_warped, cut_hidden = (
-        torch.cat([whole[n : n + 1, :, *patch.read] for n, patch in enumerate(chosen)])
+        None
+        if whole is None
+        else torch.cat([whole[n : n + 1, :, *patch.read] for n, patch in enumerate(chosen)])
         for whole in (fixed, warped, hidden)
     )
+    assert cut_fixed is not None
+    assert cut_warped is not None
     flows, _ = cascade.stage(index).unroll(cut_fixed, cut_warped, cut_hidden, steps)
     predictions = []
     for n, (pair, patch) in enumerate(zip(pairs, chosen, strict=True)):

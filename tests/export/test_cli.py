@@ -163,7 +163,7 @@ def test_a_stage_does_not_join_another_bundle(exported: Path, tmp_path: Path, ot
     shutil.copytree(exported, folder)
     fields = json.loads((folder / "manifest.json").read_text())
     if other == "sizes":
-        fields["stages"][0]["hidden"] = 99
+        fields["stages"][0]["radius"] = 99
     else:
         fields |= {"intensity": FIXED_RANGE, "intensity_range": [0, 1]}
     (folder / "manifest.json").write_text(json.dumps(fields))

@@ -83,13 +83,12 @@ def test_with_a_stride_images_are_multiples_of_eight(random, lively):
         lively(STRIDED)(*images(random, (8, 12, 8)))
 
 
-def test_with_a_stride_the_state_is_blank_at_first_and_then_brought_along(random, lively):
+def test_with_a_stride_there_is_no_state_at_first_and_then_it_is_brought_along(random, lively):
     cascade = lively(STRIDED)
     moving = torch.rand((2, 1, 8, 12, 16), generator=random)
     _, flow, hidden = cascade.enter(moving, None, 0)
     assert flow is None
-    assert hidden.shape == (2, STRIDED.stages[0].hidden, 4, 6, 8)
-    assert hidden.abs().max() == 0
+    assert hidden is None
     below = torch.randn((2, 3, 4, 6, 8), generator=random)
     state = torch.randn((2, STRIDED.stages[1].hidden, 2, 3, 4), generator=random)
     warped, flow, hidden = cascade.enter(moving, (below, state), 2)
@@ -176,9 +175,12 @@ def test_the_whole_moving_image_is_warped_before_patches_are_cut(random, lively)
     cascade = lively(ModelConfig("any", (HALF, replace(FULL, patch=10, halo=1))))
     # From below come 8 voxels at half resolution, farther than a patch is wide.
     far = torch.tensor([8.0, 0, 0]).view(1, 3, 1, 1, 1).expand(1, 3, 20, 6, 6)
-    cascade.stage(0).forward = lambda fixed, moving, hidden: (far, hidden)
+    cascade.stage(0).forward = lambda fixed, moving, hidden=None: (
+        far,
+        torch.zeros(1, 3, *far.shape[2:]),
+    )
     # A stage that finds nothing and hands back what it was given.
-    cascade.stage(1).forward = lambda fixed, moving, hidden: (
+    cascade.stage(1).forward = lambda fixed, moving, hidden=None: (
         torch.zeros(1, 3, *moving.shape[2:]),
         torch.cat([fixed, moving], 1),
     )
@@ -205,9 +207,7 @@ def test_stages_work_on_averaged_images(random, lively):
     cascade = lively(ModelConfig("any", (HALF, FULL)))
     fixed, moving = images(random, (16, 12, 12))
     (flow, _), _ = cascade.totals(fixed, moving)
-    alone, _ = cascade.stage(0)(
-        downsample(fixed, 2), downsample(moving, 2), torch.zeros(1, 3, 8, 6, 6)
-    )
+    alone, _ = cascade.stage(0)(downsample(fixed, 2), downsample(moving, 2))
     torch.testing.assert_close(flow, alone, rtol=0, atol=0)
 
 
@@ -226,13 +226,25 @@ def test_the_hidden_state_from_below_is_brought_along(random, lively):
     assert (with_state - without).abs().max() > 0.1  # voxels
 
 
-def test_nothing_from_below_means_no_flow_and_a_blank_state(random, lively):
+def test_a_stage_that_inherits_nothing_starts_from_its_context(random, lively):
+    cascade = lively(ModelConfig("any", (HALF, replace(FULL, inherit=False))))
+    fixed, moving = images(random, (16, 12, 12))
+    below, state = torch.randn((2, 1, 3, 8, 6, 6), generator=random)
+    warped, flow, hidden = cascade.enter(moving, (below, state), 1)
+    assert hidden is None
+    torch.testing.assert_close(warped, Warp()(moving, flow), rtol=0, atol=0)
+    own, _ = cascade.stage(1)(fixed, warped)
+    blank, _ = cascade.stage(1)(fixed, warped, torch.zeros((1, FULL.hidden, 16, 12, 12)))
+    torch.testing.assert_close(own, blank, rtol=0, atol=0)  # voxels
+    assert own.abs().max() > 0.1  # voxels
+
+
+def test_nothing_from_below_means_no_flow_and_no_state(random, lively):
     moving = torch.rand((2, 1, 4, 4, 4), generator=random)
     same, flow, hidden = lively(TINY).enter(moving, None, 0)
     assert same is moving
     assert flow is None
-    assert hidden.shape == (2, TINY.stages[0].hidden, 4, 4, 4)
-    assert hidden.abs().max() == 0
+    assert hidden is None
 
 
 @pytest.mark.parametrize(("steps", "expected"), [(None, 3), (2, 2)])
@@ -273,12 +285,11 @@ def test_a_velocity_is_integrated_in_the_chain_and_in_the_steps(random, lively):
     assert (flow - other).abs().max() > 1e-2  # voxels
     # The first step correlates what was not moved yet: it finds the same in both.
     coarse = [downsample(x, 4) for x in (fixed, moving)]
-    hidden = torch.zeros((1, TINY.stages[0].hidden, *coarse[0].shape[2:]))
-    (step,), _ = plain.stage(0).unroll(*coarse, hidden, steps=1)
-    (integrated,), _ = smooth.stage(0).unroll(*coarse, hidden, steps=1)
+    (step,), _ = plain.stage(0).unroll(*coarse, steps=1)
+    (integrated,), _ = smooth.stage(0).unroll(*coarse, steps=1)
     expected = exponential(smooth.warp, step)
     torch.testing.assert_close(integrated, expected, rtol=0, atol=1e-6)  # voxels
-    last, _ = smooth.stage(0)(*coarse, hidden)
+    last, _ = smooth.stage(0)(*coarse)
     torch.testing.assert_close(other, last, rtol=0, atol=1e-6)  # voxels
 
 

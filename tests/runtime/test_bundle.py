@@ -57,7 +57,7 @@ def test_another_schema_version_is_refused_with_advice(copy, version):
         Bundle.open(copy)
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 3}', b"\xff\xfe"])
+@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 4}', b"\xff\xfe"])
 def test_a_manifest_that_is_none_is_refused(copy, text):
     (copy / MANIFEST).write_bytes(text)
     with pytest.raises(BundleError, match=MANIFEST):
@@ -66,7 +66,7 @@ def test_a_manifest_that_is_none_is_refused(copy, text):
 
 @pytest.mark.parametrize("stride", [0, -2, 1.5, None])
 def test_a_stride_that_is_none_is_refused(stride):
-    sizes = {"resolution": 4, "steps": 1, "radius": 1, "hidden": 4, "patch": None, "halo": 0}
+    sizes = {"resolution": 4, "steps": 1, "radius": 1, "inherits": True, "patch": None, "halo": 0}
     assert StageEntry(**sizes, parts=1, stride=2).stride == 2
     with pytest.raises(ValueError, match=f"stride={stride}"):
         StageEntry(**sizes, parts=1, stride=stride)
