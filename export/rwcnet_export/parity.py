@@ -75,12 +75,12 @@ def compare_stage(
     rows = []
     for case in cases(cascade, index, images):
         inputs = {"fixed": case.fixed, "moving": case.moving, "hidden": case.hidden}
-        wanted = [x.numpy() for x in cascade.stage(index)(**inputs)]
-        got = session.run(**{name: x.numpy() for name, x in inputs.items() if x is not None})
+        expected, state = (x.numpy() for x in cascade.stage(index)(**inputs))
         # The hidden state, where another stage takes it, is held to the same number.
-        compared = zip(got, wanted, strict=cascade.config.inherits(index + 1))
-        difference = float(max(np.abs(one - other).max() for one, other in compared))
-        expected = wanted[0]
+        wanted = [expected, state] if cascade.config.inherits(index + 1) else [expected]
+        found = session.run(**{name: x.numpy() for name, x in inputs.items() if x is not None})
+        differences = [np.abs(x - y).max() for x, y in zip(found, wanted, strict=True)]
+        difference = float(max(differences))
         size, batch = tuple(expected.shape[2:]), len(expected)
         if not difference <= TOLERANCE_VOX:  # true of NaN too
             raise ParityError(

@@ -32,12 +32,10 @@ from rwcnet_runtime.cascade import Cascade
 SIZE = (160, 192, 224)
 
 
-_SIXTEEN: dict[str, Any] = {"features": 8, "encoder": 16, "motion": 16, "hidden": 16}
 # What differs from `base` at 1/4, at 1/2 and in full.
 CANDIDATES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "base": ({}, {}, {}),
-    "16 channels in full": ({}, {}, _SIXTEEN),
-    "16 channels in full, no patches": ({}, {}, {**_SIXTEEN, "patch": None, "halo": 0}),
+    "no patches": ({}, {}, {"patch": None, "halo": 0}),
     "two full steps": ({}, {}, {"steps": 2}),
     "six half steps": ({}, {"steps": 6}, {}),
     "wide half": ({}, {"motion": 24, "hidden": 24}, {}),

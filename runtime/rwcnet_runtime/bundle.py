@@ -67,9 +67,8 @@ class StageEntry:
             self.patch or 1,
             self.halo + 1,
         )
-        if any(type(size) is not int or size < 1 for size in sizes) or (
-            type(self.inherits) is not bool
-        ):
+        possible = all(type(size) is int and size > 0 for size in sizes)
+        if not possible or type(self.inherits) is not bool:
             raise ValueError(f"a stage of {self}")
 
 

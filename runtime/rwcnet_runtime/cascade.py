@@ -78,7 +78,7 @@ class Cascade:
             inherited: list[Array] = []
             if n:
                 # The whole moving image is warped before patches are cut.
-                found = dict(zip(("flow", "hidden"), below, strict=entry.inherits))
+                found = {"flow": below[0]} | ({"hidden": below[1]} if entry.inherits else {})
                 warped, flow_below, *inherited = self._enter[n - 1].run(moving=warped, **found)
             lifted = time.perf_counter()
             below = self._run_stage(

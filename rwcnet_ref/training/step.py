@@ -65,15 +65,13 @@ def predict(
         patches[int(torch.randint(len(patches), (), generator=random, device=random.device))]
         for _ in pairs
     ]
-    cut_fixed, cut_warped, cut_hidden = (
-        None
-        if whole is None
-        else torch.cat([whole[n : n + 1, :, *patch.read] for n, patch in enumerate(chosen)])
-        for whole in (fixed, warped, hidden)
+
+    def cut(whole: Tensor) -> Tensor:
+        return torch.cat([whole[n : n + 1, :, *patch.read] for n, patch in enumerate(chosen)])
+
+    flows, _ = cascade.stage(index).unroll(
+        cut(fixed), cut(warped), None if hidden is None else cut(hidden), steps
     )
-    assert cut_fixed is not None
-    assert cut_warped is not None
-    flows, _ = cascade.stage(index).unroll(cut_fixed, cut_warped, cut_hidden, steps)
     predictions = []
     for n, (pair, patch) in enumerate(zip(pairs, chosen, strict=True)):
         one = slice(n, n + 1)

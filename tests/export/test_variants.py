@@ -36,6 +36,8 @@ VARIANTS = {
             TINY.stages[2],
         ),
     ),
+    # Hidden states that stay inside, in the middle of the chain as well.
+    "uninherited": replace(TINY, stages=(*TINY.stages[:2], replace(TINY.stages[2], inherit=False))),
     # Of a single resolution, too.
     "uncorrelated": replace(TINY, stages=(replace(TINY.stages[2], steps=3, correlate=False),)),
 }
@@ -82,6 +84,9 @@ def test_the_manifest_says_how_the_chain_goes(variant):
     assert manifest.reduction == ("nearest" if config.published else "average")
     assert [stage.parts for stage in manifest.stages] == [s.parts for s in config.stages]
     assert [stage.stride for stage in manifest.stages] == [s.stride for s in config.stages]
+    assert [stage.inherits for stage in manifest.stages] == [
+        n > 0 and s.inherit for n, s in enumerate(config.stages)
+    ]
 
 
 def test_graphs_take_what_the_encoders_take(variant):

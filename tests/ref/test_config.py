@@ -51,6 +51,18 @@ def test_the_last_stage_sees_the_images_in_full():
         ModelConfig("any", (replace(STAGE, resolution=2),))
 
 
+def test_a_stage_inherits_from_the_one_below_unless_it_is_told_not_to():
+    stages = (replace(STAGE, resolution=2), replace(STAGE, inherit=False))
+    assert [ModelConfig("any", stages).inherits(n) for n in range(3)] == [False, False, False]
+    assert [TINY.inherits(n) for n in range(4)] == [False, True, True, False]
+
+
+def test_the_published_stages_all_inherit():
+    stages = (THESIS.stages[0], *(replace(stage, inherit=False) for stage in THESIS.stages[1:]))
+    with pytest.raises(ValueError, match="published stages hand their hidden state up"):
+        replace(THESIS, stages=stages)
+
+
 def test_the_published_network_has_no_stride():
     with pytest.raises(ValueError, match="published network has no stride"):
         ModelConfig("any", (replace(STAGE, stride=2),), published=True)

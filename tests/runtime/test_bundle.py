@@ -72,6 +72,13 @@ def test_a_stride_that_is_none_is_refused(stride):
         StageEntry(**sizes, parts=1, stride=stride)
 
 
+@pytest.mark.parametrize("inherits", [1, "yes", None])
+def test_whether_a_stage_inherits_is_yes_or_no(inherits):
+    sizes = {"resolution": 4, "steps": 1, "radius": 1, "stride": 1, "patch": None, "halo": 0}
+    with pytest.raises(ValueError, match=f"inherits={inherits!r}"):
+        StageEntry(**sizes, parts=1, inherits=inherits)
+
+
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
     with pytest.raises(BundleError, match="no bundle"):
         Bundle.open(tmp_path)
