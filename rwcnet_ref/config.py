@@ -184,7 +184,7 @@ BASE = ModelConfig(
             motion=16,
             hidden=16,
             inherit=False,
-            patch=192,
+            patch=160,
             # What the stage sees: 4 voxels in the encoder, 2 in the correlation, 5 in the update.
             halo=12,
         ),
