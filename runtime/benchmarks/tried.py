@@ -118,7 +118,9 @@ VARIANTS: dict[str, Change] = {
             "losses": {"dice": 1.0, "gradient": 0.5},
         }
     },
-    "known displacement only, no Dice": {"stage": {"losses": {"error": 1.0, "gradient": 0.1}}},
+    "known displacements only, hardly any Dice": {
+        "stage": {"two_heads": 0.0, "losses": {"error": 1.0, "gradient": 0.1, "dice": 1e-3}}
+    },
     "2 steps": {"sizes": {"steps": 2}},
     "6 steps": {"sizes": {"steps": 6}},
     "radius 1": {"sizes": {"radius": 1}},
