@@ -6,14 +6,21 @@ import contextlib
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 import onnx
 import torch
 from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops
+from rwcnet_export.passes import optimise
 from rwcnet_ref.model import Cascade, RecurrentStage
+
+# From a module, its example inputs, the names of its outputs and the units of its axes to a graph.
+Writer: TypeAlias = Callable[
+    [nn.Module, dict[str, Tensor], Sequence[str], Mapping[str, int]], onnx.ModelProto
+]
 
 
 class Enter(nn.Module):
@@ -94,7 +101,19 @@ def to_onnx(
     outputs: Sequence[str],
     units: Mapping[str, int],
 ) -> onnx.ModelProto:
-    """Export a module with dynamic batch and size.
+    """Export a module with dynamic batch and size, optimised; parameters are those of `trace`."""
+    model, _ = optimise(trace(module, inputs, outputs, units))
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def trace(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: Sequence[str],
+    units: Mapping[str, int],
+) -> onnx.ModelProto:
+    """Write a module as ONNX, as the exporter leaves it.
 
     Parameters
     ----------
@@ -140,11 +159,10 @@ def to_onnx(
     model.producer_name, model.producer_version = "rwcnet", ""
     _drop_metadata(model)
     add_functions(model)
-    onnx.checker.check_model(model, full_check=True)
     return model
 
 
-def stage_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
+def stage_graph(cascade: Cascade, index: int, write: Writer = to_onnx) -> onnx.ModelProto:
     """Export stage `index` with its steps unrolled."""
     unit, stage = cascade.config.unit, cascade.stage(index)
     units = {"fixed": unit * stage.config.stride, "moving": unit * stage.config.stride}
@@ -153,8 +171,8 @@ def stage_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
         units["hidden"] = unit
         example["hidden"] = torch.zeros((2, stage.config.hidden, *_example(unit)))
     if cascade.config.inherits(index + 1):
-        return to_onnx(stage, example, ("flow", "hidden_out"), units)
-    return to_onnx(HiddenKept(stage), example, ("flow",), units)
+        return write(stage, example, ("flow", "hidden_out"), units)
+    return write(HiddenKept(stage), example, ("flow",), units)
 
 
 def feature_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
