@@ -56,8 +56,8 @@ LAYOUT = """
         source = Add (patch_place, within)
     }"""
 
-# Results of all patches, (patches, 1, c, *edge), to (1, c, i, j, k): put end to end along each axis,
-# then every voxel from where PatchLayout says.
+# Results of all patches, (patches, 1, c, *edge), to (1, c, i, j, k): end to end along each axis,
+# and then every voxel from where PatchLayout says.
 JOIN = """
     PatchJoin (parts, counts, edge, source0, source1, source2) => (joined) {
         one = Constant <value_ints = [1]> ()

@@ -1,12 +1,12 @@
 """`pipeline.onnx`: a bundle's graphs and all that the runtime does around them, in one file.
 
-Every graph becomes a model-local function, so that the graph itself is the chain of stages and
-nothing else. Two files hold the rest: `preprocess` and `patches`, named after what they repeat.
+Every graph becomes a model-local function, so that what is left is the chain of stages. Intensities
+and padding are in `preprocess`, patches in `patches`, named after the modules whose work they do.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -19,82 +19,33 @@ from rwcnet_runtime.bundle import Manifest, StageEntry
 
 PIPELINE = "pipeline.onnx"
 
-
-@dataclass(frozen=True)
-class _Part:
-    """A graph as a function, and what it brings along."""
-
-    function: onnx.FunctionProto
-    operators: list[onnx.FunctionProto]
-
-    @classmethod
-    def of(cls, name: str, model: onnx.ModelProto) -> _Part:
-        """Turn a model into a function; its weights become constants of it."""
-        graph = model.graph
-        weights = [
-            onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
-            for tensor in graph.initializer
-        ]
-        function = onnx.helper.make_function(
-            DOMAIN,
-            name,
-            [value.name for value in graph.input],
-            [value.name for value in graph.output],
-            [*weights, *graph.node],
-            model.opset_import,
-        )
-        return cls(function, list(model.functions))
-
-
-def parse_function(text: str) -> onnx.FunctionProto:
-    """Return a function of domain `rwcnet` from its text."""
-    head = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}]>'
-    return onnx.parser.parse_function(f"{head}\n{text}")
+_IMPORTS = f'opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}]'
+_SIGNATURE = """
+    pipeline (float[1, 1, i, j, k] fixed, float[1, 1, i, j, k] moving)
+    => (float[1, 3, i, j, k] flow, float[1, 1, i, j, k] warped)"""
+# Both images are padded by the size of one: two sizes then fail, instead of passing as one.
+_BEFORE = """
+    size = Shape <start = 2> (fixed)
+    pads, first = rwcnet.Margins (size)
+    fixed_scaled, fixed_usable = rwcnet.Intensities (fixed)
+    moving_scaled, moving_usable = rwcnet.Intensities (moving)
+    still = Pad (fixed_scaled, pads)
+    other = Pad (moving_scaled, pads)"""
+# Zero is added to what was found, as 0 / 1; or no number, as 0 / 0.
+_AFTER = """
+    spatial = Constant <value_ints = [2, 3, 4]> ()
+    last = Add (first, size)
+    found = Slice (padded_flow, first, last, spatial)
+    resampled = rwcnet.Resample (moving, found)
+    nothing = Constant <value = float {0.0}> ()
+    usable = And (fixed_usable, moving_usable)
+    usable_f = Cast <to = 1> (usable)
+    verdict = Div (nothing, usable_f)
+    flow = Add (found, verdict)
+    warped = Add (resampled, verdict)"""
 
 
-def _reduced(name: str, image: str, entry: StageEntry, reduction: str) -> str:
-    """Return the line that brings an image to the grid of a stage: averages, or every n-th voxel."""
-    kernel = {"average": entry.resolution, "nearest": 1}[reduction]
-    return (
-        f"{name} = AveragePool <kernel_shape = {[kernel] * 3}, "
-        f"strides = {[entry.resolution] * 3}> ({image})"
-    )
-
-
-def _calls(manifest: Manifest, parts: dict[str, _Part]) -> list[str]:
-    """Return the chain of stages as lines, from `still` and `other` to `flow_padded`."""
-    lines: list[str] = []
-    below: list[str] = []  # total flow, and hidden state where the next stage takes it
-    for n, entry in enumerate(manifest.stages, start=1):
-        lines += [
-            _reduced(f"fixed{n}", "still", entry, manifest.reduction),
-            _reduced(f"moving{n}", "other", entry, manifest.reduction),
-        ]
-        inputs = [f"fixed{n}", f"moving{n}"]
-        if n > 1:
-            given = ", ".join([f"moving{n}", *below])
-            entered = [f"{x}{n}" for x in ("warped", "below", "inherited")]
-            entered = entered[: len(parts[f"Enter{n}"].function.output)]
-            lines.append(f"{', '.join(entered)} = {DOMAIN}.Enter{n} ({given})")
-            inputs = [f"fixed{n}", entered[0], *entered[2:]]
-        found = [f"step{n}", f"hidden{n}"][: len(parts[f"Stage{n}"].function.output)]
-        function = f"Patches{n}" if _in_patches(entry) else f"Stage{n}"
-        lines.append(f"{', '.join(found)} = {DOMAIN}.{function} ({', '.join(inputs)})")
-        total = found[0]
-        if n > 1:
-            total = f"total{n}"
-            lines.append(f"{total} = {DOMAIN}.ComposeFlows (step{n}, below{n})")
-        below = [total, *found[1:]]
-    return [*lines, f"flow_padded = Identity ({below[0]})"]
-
-
-def _in_patches(entry: StageEntry) -> bool:
-    return entry.patch is not None or entry.parts > 1
-
-
-def pipeline_graph(
-    folder: Path, manifest: Manifest, resample: onnx.ModelProto
-) -> onnx.ModelProto:
+def pipeline_graph(folder: Path, manifest: Manifest, resample: onnx.ModelProto) -> onnx.ModelProto:
     """Link the fp32 graphs of a bundle into one that registers raw images.
 
     Parameters
@@ -111,63 +62,94 @@ def pipeline_graph(
     onnx.ModelProto
         `fixed` and `moving`, (1, 1, i, j, k) float32 raw intensities on one grid of any size, to
         `flow`, (1, 3, i, j, k) float32 in voxels of that grid, and `warped`, (1, 1, i, j, k)
-        float32: the moving image sampled at x + flow(x), 0 outside. Opset 20. Of images that the
-        runtime refuses (NaN, infinite, or no range of intensities) both are NaN throughout.
+        float32: the moving image sampled at x + flow(x), 0 outside. Opset 20. Where the runtime
+        refuses an image (NaN, infinite, no range of intensities) both are NaN throughout.
     """
-    parts = {"Resample": _Part.of("Resample", resample)}
-    parts["ComposeFlows"] = _Part.of("ComposeFlows", onnx.load(folder / "compose.onnx"))
+    models = {"Resample": resample, "ComposeFlows": onnx.load(folder / "compose.onnx")}
     for n in range(1, len(manifest.stages) + 1):
-        parts[f"Stage{n}"] = _Part.of(f"Stage{n}", onnx.load(folder / f"fp32/stage{n}.onnx"))
+        models[f"Stage{n}"] = onnx.load(folder / f"fp32/stage{n}.onnx")
         if n > 1:
-            parts[f"Enter{n}"] = _Part.of(f"Enter{n}", onnx.load(folder / f"enter{n}.onnx"))
-    lines = [
-        "zero_f = Constant <value = float {0.0}> ()",
-        "spatial = Constant <value_ints = [2, 3, 4]> ()",
-        "size = Shape <start = 2> (fixed)",
-        "pads, before = rwcnet.Margins (size)",
-        "fixed_scaled, fixed_usable = rwcnet.Intensities (fixed)",
-        "moving_scaled, moving_usable = rwcnet.Intensities (moving)",
-        # Both by the size of one: images of two sizes then fail, instead of passing as one.
-        "still = Pad (fixed_scaled, pads)",
-        "other = Pad (moving_scaled, pads)",
-        *_calls(manifest, parts),
-        "after = Add (before, size)",
-        "found = Slice (flow_padded, before, after, spatial)",
-        "resampled = rwcnet.Resample (moving, found)",
-        # 0 divided by 1 is 0, and by 0 no number.
-        "usable = And (fixed_usable, moving_usable)",
-        "usable_f = Cast <to = 1> (usable)",
-        "verdict = Div (zero_f, usable_f)",
-        "flow = Add (found, verdict)",
-        "warped = Add (resampled, verdict)",
-    ]
-    head = f'<ir_version: 10, opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}]>'
-    signature = (
-        "pipeline (float[1, 1, i, j, k] fixed, float[1, 1, i, j, k] moving) "
-        "=> (float[1, 3, i, j, k] flow, float[1, 1, i, j, k] warped)"
-    )
-    model = onnx.parser.parse_model("\n".join([head, signature, "{", *lines, "}"]))
+            models[f"Enter{n}"] = onnx.load(folder / f"enter{n}.onnx")
+    if len(manifest.stages) == 1:
+        del models["ComposeFlows"]
+    functions = {name: _function(name, model) for name, model in models.items()}
+    chain = _chain(manifest, functions)
+    for n, entry in enumerate(manifest.stages, start=1):
+        if _in_patches(entry):
+            stage = functions[f"Stage{n}"]
+            text = in_patches_function(f"Patches{n}", stage.name, entry, stage.input, stage.output)
+            functions |= {f.name: f for f in map(parse_function, (LAYOUT, JOIN, text))}
     texts = [padding_function(manifest.multiple), *intensity_functions(manifest.intensity_range)]
-    cut = [n for n, entry in enumerate(manifest.stages, start=1) if _in_patches(entry)]
-    if cut:
-        texts += [LAYOUT, JOIN]
-    for n in cut:
-        function = parts[f"Stage{n}"].function
-        entry = manifest.stages[n - 1]
-        texts.append(
-            in_patches_function(
-                f"Patches{n}", function.name, entry, function.input, function.output
-            )
-        )
+    functions |= {f.name: f for f in map(parse_function, texts)}
     # The operators of all graphs of a bundle have one body each.
-    operators = {f.name: f for part in parts.values() for f in part.operators}
-    model.functions.extend(operators[name] for name in sorted(operators))
-    model.functions.extend(part.function for part in parts.values())
-    model.functions.extend(map(parse_function, texts))
+    functions |= {f.name: f for model in models.values() for f in model.functions}
+
+    lines = "\n".join([_BEFORE, *chain, _AFTER])
+    model = onnx.parser.parse_model(f"<ir_version: 10, {_IMPORTS}>{_SIGNATURE} {{{lines}}}")
+    model.functions.extend(functions.values())
     model.producer_name = "rwcnet"
     onnx.helper.set_model_props(model, _metadata(manifest))
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def parse_function(text: str) -> onnx.FunctionProto:
+    """Return a function of domain `rwcnet` from its text."""
+    return onnx.parser.parse_function(f'<domain: "{DOMAIN}", {_IMPORTS}>\n{text}')
+
+
+def _function(name: str, model: onnx.ModelProto) -> onnx.FunctionProto:
+    """Return a graph as a function; its weights become constants of it."""
+    graph = model.graph
+    weights = [
+        onnx.helper.make_node("Constant", [], [tensor.name], value=tensor)
+        for tensor in graph.initializer
+    ]
+    inputs, outputs = ([value.name for value in x] for x in (graph.input, graph.output))
+    nodes = [*weights, *graph.node]
+    return onnx.helper.make_function(DOMAIN, name, inputs, outputs, nodes, model.opset_import)
+
+
+def _chain(manifest: Manifest, functions: Mapping[str, onnx.FunctionProto]) -> list[str]:
+    """Return the lines from `still` and `other` to `padded_flow`.
+
+    They are `rwcnet_runtime.cascade.Cascade.run`. How many outputs a graph has says whether there
+    is a hidden state.
+    """
+    lines: list[str] = []
+    below: list[str] = []  # total flow, and hidden state where the next stage takes it
+    for n, entry in enumerate(manifest.stages, start=1):
+        inputs = [f"fixed{n}", f"moving{n}"]
+        for name, image in zip(inputs, ("still", "other"), strict=True):
+            lines.append(_reduce(name, image, entry.resolution, manifest.reduction))
+        if n > 1:
+            entered = [f"warped{n}", f"below{n}", f"inherited{n}"]
+            entered = entered[: len(functions[f"Enter{n}"].output)]
+            lines.append(_call(f"Enter{n}", [f"moving{n}", *below], entered))
+            inputs = [f"fixed{n}", entered[0], *entered[2:]]
+        found = [f"step{n}", f"hidden{n}"][: len(functions[f"Stage{n}"].output)]
+        lines.append(_call(f"Patches{n}" if _in_patches(entry) else f"Stage{n}", inputs, found))
+        if n > 1:
+            lines.append(_call("ComposeFlows", [f"step{n}", f"below{n}"], [f"total{n}"]))
+            found[0] = f"total{n}"
+        below = found
+    return [*lines, f"padded_flow = Identity ({below[0]})"]
+
+
+def _call(function: str, inputs: list[str], outputs: list[str]) -> str:
+    return f"{', '.join(outputs)} = {DOMAIN}.{function} ({', '.join(inputs)})"
+
+
+def _reduce(name: str, image: str, factor: int, reduction: str) -> str:
+    """Return the line that brings an image to a coarser grid: averages, or every n-th voxel."""
+    kernel = {"average": factor, "nearest": 1}[reduction]
+    return (
+        f"{name} = AveragePool <kernel_shape = {[kernel] * 3}, strides = {[factor] * 3}> ({image})"
+    )
+
+
+def _in_patches(entry: StageEntry) -> bool:
+    return entry.patch is not None or entry.parts > 1
 
 
 def _metadata(manifest: Manifest) -> dict[str, str]:
@@ -181,12 +163,10 @@ def _metadata(manifest: Manifest) -> dict[str, str]:
         "bundle_schema_version": str(manifest.schema_version),
         "axes": "(batch, channel, i, j, k), the axes of images reoriented to RAS+",
         "inputs": "raw intensities, fixed and moving on one grid of any size",
-        "flow": "warped(x) = moving(x + flow(x)); channel c along array axis c, in voxels of the "
-        "given grid",
-        "spacing": "none is known to the graph: times the grid's spacing, flow is in mm along its "
-        "axes",
+        "flow": "warped(x) = moving(x + flow(x)), channel c along array axis c, in voxels",
+        "spacing": "that of the given grid, which gives flow in mm along its axes when multiplied",
         "warped": "raw intensities, linear interpolation, 0 outside [-0.5, n - 0.5) of an axis",
         "intensity": manifest.intensity,
         "intensity_range": "" if ends is None else f"{ends[0]} {ends[1]}",
-        "refused": "images with NaN, infinite or a single intensity: outputs are NaN throughout",
+        "refused": "NaN, infinite or hardly any range of intensities: outputs are NaN throughout",
     }

@@ -86,8 +86,8 @@ _PERCENTILES = """
         normalised = Clip (scaled, zero, one)
     }"""
 
-# Percentile 0.5, (n,) to (1,). Its place among the sorted values is a whole number of thousandths,
-# and only the values up to there are sorted.
+# Percentile 0.5, (n,) to a scalar. Its place among the sorted values is a whole number of
+# thousandths, and only the values up to there are sorted.
 _LOW_PERCENTILE = """
     LowPercentile (values) => (percentile) {
         one = Constant <value_ints = [1]> ()
@@ -111,5 +111,6 @@ _LOW_PERCENTILE = """
         share = Div (thousandths_f, thousand_f)
         difference = Sub (high, low)
         part = Mul (difference, share)
-        percentile = Add (low, part)
+        between = Add (low, part)
+        percentile = Squeeze (between)
     }"""

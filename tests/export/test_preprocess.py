@@ -11,14 +11,16 @@ from rwcnet_runtime.preprocess import Padding, normalise
 
 
 def _session(texts, graph):
-    model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20, "rwcnet" : 1]>{graph}')
+    model = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["" : 20, "rwcnet" : 1]>{graph}'
+    )
     model.functions.extend(map(parse_function, texts))
     onnx.checker.check_model(model, full_check=True)
     return ort.InferenceSession(model.SerializeToString())
 
 
 def _intensities(fixed_range):
-    graph = "g (float[i, j, k] x) => (float[i, j, k] y, bool[n] u) {y, u = rwcnet.Intensities (x)}"
+    graph = "g (float[i, j, k] x) => (float[i, j, k] y, bool u) {y, u = rwcnet.Intensities (x)}"
     return _session(intensity_functions(fixed_range), graph)
 
 
