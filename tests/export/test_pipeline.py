@@ -52,7 +52,7 @@ def _runtime_flow(bundle, fixed, moving, fixed_range=None):
 
 
 # Patches without padding, with it, along one axis; and less than two voxels of the coarsest grid.
-@pytest.mark.parametrize("size", [(40, 52, 36), (33, 47, 61), (65, 20, 35), (5, 30, 31)])
+@pytest.mark.parametrize("size", [(40, 52, 36), (33, 47, 61), (65, 20, 35), (3, 30, 31)])
 def test_the_flow_is_that_of_the_runtime(bundle, session, size):
     fixed, moving = _pair(size)
     expected = _runtime_flow(bundle, fixed, moving)
@@ -83,7 +83,11 @@ def test_warped_is_what_the_runtime_samples(session):
     grid = ImageGrid(size, np.eye(4))
     expected = Mapping(grid, grid, None, flow[0]).resample(moving)
     assert (expected == 0).sum() > 100
-    assert np.abs(warped[0, 0] - expected).max() < 0.05  # of intensities up to 1130
+    # On which side of the end of the image a point lies, rounding decides.
+    points = np.indices(size) + flow[0].astype(np.float64)
+    ends = np.reshape(size, (3, 1, 1, 1)) - 0.5
+    clear = np.minimum(np.abs(points + 0.5), np.abs(points - ends)).min(axis=0) > 1e-4
+    assert np.abs(warped[0, 0] - expected)[clear].max() < 0.05  # of intensities up to 1130
 
 
 @pytest.mark.parametrize("bad", ["constant", "mask", "nan", "infinite"])
