@@ -23,7 +23,6 @@ _IMPORTS = f'opset_import: ["" : {OPSET}, "{DOMAIN}" : {VERSION}]'
 _SIGNATURE = """
     pipeline (float[1, 1, i, j, k] fixed, float[1, 1, i, j, k] moving)
     => (float[1, 3, i, j, k] flow, float[1, 1, i, j, k] warped)"""
-# Both images are padded by the size of one: two sizes then fail, instead of passing as one.
 _BEFORE = """
     size = Shape <start = 2> (fixed)
     pads, first = rwcnet.Margins (size)
@@ -64,14 +63,18 @@ def pipeline_graph(folder: Path, manifest: Manifest, resample: onnx.ModelProto) 
         `flow`, (1, 3, i, j, k) float32 in voxels of that grid, and `warped`, (1, 1, i, j, k)
         float32: the moving image sampled at x + flow(x), 0 outside. Opset 20. Where the runtime
         refuses an image (NaN, infinite, no range of intensities) both are NaN throughout.
+
+    Raises
+    ------
+    ValueError
+        If two of the graphs define one operator differently: a file has room for one body.
     """
-    models = {"Resample": resample, "ComposeFlows": onnx.load(folder / "compose.onnx")}
+    models = {"Resample": resample}
     for n in range(1, len(manifest.stages) + 1):
         models[f"Stage{n}"] = onnx.load(folder / f"fp32/stage{n}.onnx")
         if n > 1:
             models[f"Enter{n}"] = onnx.load(folder / f"enter{n}.onnx")
-    if len(manifest.stages) == 1:
-        del models["ComposeFlows"]
+            models["ComposeFlows"] = onnx.load(folder / "compose.onnx")
     functions = {name: _function(name, model) for name, model in models.items()}
     chain = _chain(manifest, functions)
     for n, entry in enumerate(manifest.stages, start=1):
@@ -81,8 +84,9 @@ def pipeline_graph(folder: Path, manifest: Manifest, resample: onnx.ModelProto) 
             functions |= {f.name: f for f in map(parse_function, (LAYOUT, JOIN, text))}
     texts = [padding_function(manifest.multiple), *intensity_functions(manifest.intensity_range)]
     functions |= {f.name: f for f in map(parse_function, texts)}
-    # The operators of all graphs of a bundle have one body each.
-    functions |= {f.name: f for model in models.values() for f in model.functions}
+    for operator in (f for model in models.values() for f in model.functions):
+        if functions.setdefault(operator.name, operator) != operator:
+            raise ValueError(f"two graphs in {folder} have different bodies of {operator.name}")
 
     lines = "\n".join([_BEFORE, *chain, _AFTER])
     model = onnx.parser.parse_model(f"<ir_version: 10, {_IMPORTS}>{_SIGNATURE} {{{lines}}}")

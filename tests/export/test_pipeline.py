@@ -1,5 +1,6 @@
 """`pipeline.onnx` in plain ONNX Runtime against the runtime."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -150,3 +151,12 @@ def test_every_weight_is_there_once_and_every_function_is_called(bundle):
 def test_the_same_graphs_give_the_same_bytes(bundle):
     again = pipeline_graph(bundle.folder, bundle.manifest, resample_graph())
     assert again.SerializeToString() == bundle.graph_path("pipeline.onnx").read_bytes()
+
+
+def test_graphs_that_define_an_operator_differently_are_not_linked(bundle, tmp_path):
+    folder = shutil.copytree(bundle.folder, tmp_path / "bundle")
+    model = onnx.load(folder / "enter2.onnx")
+    model.functions[0].doc_string = "another body"
+    onnx.save(model, folder / "enter2.onnx")
+    with pytest.raises(ValueError, match="different bodies of Warp3d"):
+        pipeline_graph(folder, bundle.manifest, resample_graph())
