@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -13,9 +14,11 @@ from rwcnet_export.graphs import (
     compose_graph,
     enter_graph,
     feature_graph,
+    resample_graph,
     stage_graph,
 )
 from rwcnet_export.ops.call import DOMAIN, VERSION
+from rwcnet_export.pipeline import PIPELINE, pipeline_graph
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
@@ -105,7 +108,7 @@ def write_bundle(
         Made if it is not there. Files of the same names are replaced.
     stages
         Which stages to export, 0 is the coarsest. The manifest lists all graphs in the folder; the
-        runtime runs it once every stage is there.
+        runtime runs it once every stage is there, and then the pipeline is written too.
     licence, training_data
         Of the weights, for the manifest.
     intensity_range
@@ -138,10 +141,13 @@ def write_bundle(
             "training_data": training_data,
             "sha256": weights_sha256(cascade),
         },
-        files={
-            path.relative_to(folder).as_posix(): sha256(path)
-            for path in sorted(folder.rglob("*.onnx"))
-        },
+        files={},
+    )
+    if all(stage_file(folder, n).is_file() for n in range(len(cascade.config.stages))):
+        _save(pipeline_graph(folder, manifest, resample_graph()), folder / PIPELINE)
+    files = sorted(folder.rglob("*.onnx"))
+    manifest = replace(
+        manifest, files={path.relative_to(folder).as_posix(): sha256(path) for path in files}
     )
     target = folder / MANIFEST
     target.write_text(manifest.to_json())

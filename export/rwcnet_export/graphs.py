@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops
 from rwcnet_export.passes import optimise
+from rwcnet_ref.grid import Warp, clamp_to_grid, identity
 from rwcnet_ref.model import Cascade, RecurrentStage
 
 # From a module, its example inputs, the names of its outputs and the units of its axes to a graph.
@@ -54,6 +55,22 @@ class HiddenKept(nn.Module):
         """Return the last flow."""
         flow: Tensor = self.stage(fixed, moving, hidden)[0]
         return flow
+
+
+class Resample(nn.Module):
+    """At the end: the moving image where the flow points, as the runtime resamples it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.warp = Warp()
+
+    def forward(self, image: Tensor, flow: Tensor) -> Tensor:
+        """Sample (b, 1, i, j, k) at x + flow(x): half a voxel beyond the outermost, then zero."""
+        points = identity(flow) + flow
+        size = torch.tensor(flow.shape[2:]).view(1, 3, 1, 1, 1)
+        inside = ((points >= -0.5) & (points < size - 0.5)).all(dim=1, keepdim=True)
+        sampled: Tensor = self.warp(image, clamp_to_grid(flow))
+        return torch.where(inside, sampled, 0.0)
 
 
 class Compose(nn.Module):
@@ -201,6 +218,12 @@ def compose_graph(cascade: Cascade) -> onnx.ModelProto:
     """Export `Compose`."""
     example = {name: torch.rand((2, 3, *_example(1))) for name in ("step", "below")}
     return to_onnx(Compose(cascade), example, ("flow",), dict.fromkeys(example, 1))
+
+
+def resample_graph() -> onnx.ModelProto:
+    """Export `Resample`."""
+    example = {"image": torch.rand((2, 1, *_example(1))), "flow": torch.rand((2, 3, *_example(1)))}
+    return to_onnx(Resample(), example, ("resampled",), dict.fromkeys(example, 1))
 
 
 def _example(unit: int) -> tuple[int, int, int]:

@@ -45,7 +45,7 @@ def test_manifest(exported: Path, cascade: TorchCascade) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["fp32/stage2.onnx", "enter3.onnx", "compose.onnx"])
+@pytest.mark.parametrize("name", ["fp32/stage2.onnx", "enter3.onnx", "pipeline.onnx"])
 def test_altered_or_missing_file_is_refused(exported: Path, tmp_path: Path, name: str) -> None:
     folder = tmp_path / "bundle"
     shutil.copytree(exported, folder)

@@ -23,6 +23,7 @@ FILES = [
     *(f"features{n}.onnx" for n in (1, 2, 3)),
     *(f"enter{n}.onnx" for n in (2, 3)),
     "compose.onnx",
+    "pipeline.onnx",
 ]
 
 any_grid = pytest.mark.parametrize(("batch", "grid"), GRIDS)

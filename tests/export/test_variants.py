@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -19,7 +20,7 @@ from rwcnet_runtime import register
 from rwcnet_runtime.backend import Session
 from rwcnet_runtime.bundle import MANIFEST, Bundle
 from rwcnet_runtime.cascade import Cascade
-from rwcnet_runtime.preprocess import FIXED_RANGE
+from rwcnet_runtime.preprocess import FIXED_RANGE, Padding, normalise
 
 _SMALL = replace(THESIS.stages[2], steps=2, radius=1, features=8, hidden=8)
 VARIANTS = {
@@ -66,6 +67,19 @@ def test_the_runtime_does_what_torch_does(variant):
         assert flow.shape == expected.shape
         assert np.abs(flow - expected).max() < 1e-3  # voxels
         assert np.abs(expected).max() > 1  # voxels
+
+
+def test_the_pipeline_does_what_the_runtime_does(variant):
+    _, bundle = variant
+    pair = SyntheticSource((64, 32, 48), 1, amplitude=6).draw(torch.Generator().manual_seed(0))
+    fixed, moving = (x[..., :60, :31, :45].numpy() for x in (pair.fixed, pair.moving))
+    padding = Padding.to_multiple(fixed.shape[2:], bundle.manifest.multiple)
+    flow, _ = Cascade(bundle).run(*(padding.apply(normalise(x)) for x in (fixed, moving)))
+    expected = padding.remove(flow)
+    session = ort.InferenceSession(bundle.graph_path("pipeline.onnx"))
+    found, _ = session.run(None, {"fixed": fixed, "moving": moving})
+    assert np.abs(found - expected).max() < 1e-3  # voxels
+    assert np.abs(expected).max() > 1  # voxels
 
 
 def test_encoders_are_those_of_torch(variant):
