@@ -1,1 +1,1 @@
-"""CUDA kernels: their sources, what they are compiled with, and the TensorRT plugin made of them."""
+"""CUDA kernels: sources, what they are compiled with, and the TensorRT plugin made of them."""
