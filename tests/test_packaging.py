@@ -27,6 +27,7 @@ def test_the_wheel_holds_four_packages_the_bundle_and_the_weights(wheel):
     for name in (
         "rwcnet_runtime/bundles/base/manifest.json",
         "rwcnet_runtime/bundles/base/fp32/stage1.onnx",
+        "rwcnet_runtime/kernels/local_correlation.cu",
         "rwcnet_runtime/py.typed",
         "rwcnet_ref/weights/base.safetensors",
         "rwcnet_ref/weights/base.md",

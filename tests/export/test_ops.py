@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rwcnet_export.ops import OPSET, add_functions
 from rwcnet_export.ops.call import DOMAIN, PLUGIN
+from rwcnet_export.ops.correlation import function_body
 from rwcnet_ref.correlation import Metric, local_correlation
 from rwcnet_ref.grid import Warp
 
@@ -69,16 +70,18 @@ def warp(request: pytest.FixtureRequest) -> Run:
 
 @pytest.fixture(scope="module", params=["function", "inlined"])
 def correlate(request: pytest.FixtureRequest) -> Callable[..., Run]:
-    """Return the operator of a radius and a metric."""
+    """Return the operator of a radius and a metric, and of channels and outputs if given."""
 
-    def make(radius: int, metric: Metric = "dot") -> Run:
-        maps: list[str | int] = ["b", "c", "i", "j", "k"]
+    def make(
+        radius: int, metric: Metric = "dot", channels: str | int = "c", outputs: str | int = "o"
+    ) -> Run:
+        maps: list[str | int] = ["b", channels, "i", "j", "k"]
         n = 2 * radius + 1
         inputs: dict[str, list[str | int]] = {
             "fixed": maps,
             "moving": maps,
-            "weight": ["o", 1, n, n, n],
-            "bias": ["o"],
+            "weight": [outputs, 1, n, n, n],
+            "bias": [outputs],
         }
         model = _model("LocalCorrelation3d", inputs, radius=radius, metric=metric)
         return _runner(model if request.param == "function" else _inlined(model))
@@ -118,6 +121,44 @@ def test_correlation_is_the_definition(
     found = correlate(radius, metric)(fixed, moving, weight, bias)
     # Borders included: at radius 3 most of the offsets leave the smaller images.
     assert _largest(found, expected) < 1e-5
+
+
+# In one group, in even and in uneven groups, and more outputs than may be alive.
+@pytest.mark.parametrize(
+    ("channels", "projected", "groups"), [(1, 1, 1), (8, 8, 2), (16, 8, 4), (7, 12, 4), (3, 40, 3)]
+)
+def test_correlation_in_groups_of_channels_is_the_definition(
+    correlate: Callable[..., Run], channels: int, projected: int, groups: int
+) -> None:
+    size, n = (5, 7, 9), 5
+    fixed, moving = _random(2, 2, channels, *size, seed=1)
+    weight = _random(projected, 1, n, n, n, seed=2) / math.sqrt(channels * n**3)
+    bias = _random(projected, seed=3)
+    expected = local_correlation(fixed, moving, weight, bias, radius=2)
+    found = correlate(2, "dot", channels, projected)(fixed, moving, weight, bias)
+    assert _largest(found, expected) < 1e-5
+    body = function_body("dot", channels, projected)
+    assert body.count("Conv ") == groups
+    assert math.ceil(channels / groups) * projected <= max(32, projected)
+
+
+def test_weights_in_the_graph_say_how_many_groups() -> None:
+    """As exported: the weight is no input, and the features are results of nodes before."""
+    maps: list[str | int] = ["b", 8, "i", "j", "k"]
+    inputs: dict[str, list[str | int]] = {
+        "fixed": maps,
+        "moving": maps,
+        "weight": ["o", 1, 3, 3, 3],
+        "bias": ["o"],
+    }
+    model = onnx.load_from_string(_model("LocalCorrelation3d", inputs, radius=1, metric="dot"))
+    graph = model.graph
+    weight = onnx.numpy_helper.from_array(np.zeros((8, 1, 3, 3, 3), np.float32), "weight")
+    graph.initializer.append(weight)
+    graph.value_info.append(graph.input[0])
+    del graph.input[:]
+    add_functions(model)
+    assert sum(node.op_type == "Conv" for node in model.functions[0].node) == 2
 
 
 @pytest.mark.parametrize("metric", METRICS)

@@ -30,15 +30,28 @@ def add_functions(model: onnx.ModelProto) -> None:
     called = {node.op_type: node for node in model.graph.node if node.domain == DOMAIN}
     del model.functions[:]
     for name in sorted(called):
-        text = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_function_body(called[name])}'
+        body = _function_body(called[name], model.graph)
+        text = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{body}'
         model.functions.append(onnx.parser.parse_function(text))
     if called and DOMAIN not in {opset.domain for opset in model.opset_import}:
         model.opset_import.append(onnx.helper.make_opsetid(DOMAIN, VERSION))
 
 
-def _function_body(node: onnx.NodeProto) -> str:
+def _function_body(node: onnx.NodeProto, graph: onnx.GraphProto) -> str:
     if node.op_type == "Warp3d":
         return warp.function_body()
-    # A function has one body; the correlations of one graph all have one metric.
+    # A function has one body; the correlations of one graph all have one metric and one size.
     metric = next(a.s.decode() for a in node.attribute if a.name == "metric")
-    return correlation.function_body(metric)
+    fixed, _, weight, _ = node.input
+    return correlation.function_body(metric, _length(graph, fixed, 1), _length(graph, weight, 0))
+
+
+def _length(graph: onnx.GraphProto, name: str, axis: int) -> int:
+    """Return the length of an axis of a value, 0 where it is not known before the graph runs."""
+    for tensor in graph.initializer:
+        if tensor.name == name:
+            return int(tensor.dims[axis])
+    for value in (*graph.input, *graph.value_info):
+        if value.name == name:
+            return int(value.type.tensor_type.shape.dim[axis].dim_value)
+    return 0

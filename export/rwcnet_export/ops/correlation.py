@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from rwcnet_export.ops.call import PLUGIN
 from rwcnet_ref.correlation import LocalCorrelation, Metric
 from rwcnet_ref.published import AbsoluteDifference
+
+# Channels of a map, all outputs of all features taken together, beside the features themselves.
+_MOST_ALIVE = 32
 
 
 class _Exportable(nn.Module):
@@ -37,39 +42,81 @@ def exportable(module: nn.Module) -> nn.Module | None:
     return None
 
 
-def function_body(metric: str) -> str:
+def function_body(metric: str, channels: int = 0, outputs: int = 0) -> str:
     """Return the ONNX function of a metric as text.
 
     `radius` and `metric` are for the plugin: here the weight's shape, and which of the bodies it
     is, say the same.
+
+    Parameters
+    ----------
+    metric
+        "dot" or "absolute_difference".
+    channels, outputs
+        Of the features and of the result, 0 where that is not known. Where both are, the body of
+        "dot" has no more than 32 channels alive at a time; else it is one for any number of
+        channels, all alive at once.
     """
-    return {"dot": _DOT, "absolute_difference": _ABSOLUTE_DIFFERENCE}[metric]
+    if metric == "absolute_difference":
+        return _ABSOLUTE_DIFFERENCE
+    if not (channels and outputs):
+        return _dot(1)
+    together = max(1, _MOST_ALIVE // outputs)  # channels of the features
+    return _dot(math.ceil(channels / together))
 
 
-# Correlation and projection are both linear, so for each feature channel the projection weights
-# are a (2r+1)^3 convolution kernel of the moving channel:
-# out[o] = bias[o] + sum_c fixed[c] * conv(moving[c], weight[o]). With an odd kernel, SAME_UPPER
-# pads r zeros on every side, as the definition does.
-_DOT = """
-    LocalCorrelation3d <radius, metric> (fixed, moving, weight, bias) => (out) {
-        size = Shape <start = 2> (fixed)
-        one = Constant <value_ints = [1]> ()
-        any = Constant <value_ints = [-1]> ()
-        outputs = Shape <start = 0, end = 1> (weight)
-        single_shape = Concat <axis = 0> (any, one, size)
-        single = Reshape (moving, single_shape)
-        convolved = Conv <auto_pad = "SAME_UPPER"> (single, weight)
-        channels = Shape <start = 1, end = 2> (fixed)
-        by_channel_shape = Concat <axis = 0> (any, channels, outputs, size)
-        by_channel = Reshape (convolved, by_channel_shape)
-        two = Constant <value_ints = [2]> ()
-        still = Unsqueeze (fixed, two)
-        products = Mul (still, by_channel)
-        total = ReduceSum <keepdims = 0> (products, one)
-        bias_shape = Constant <value_ints = [1, -1, 1, 1, 1]> ()
-        shift = Reshape (bias, bias_shape)
-        out = Add (total, shift)
-    }"""
+def _dot(groups: int) -> str:
+    """Return the body that goes through the channels of the features in so many groups.
+
+    Correlation and projection are both linear, so for each feature channel the projection weights
+    are a (2r+1)^3 convolution kernel of the moving channel:
+    out[o] = bias[o] + sum_c fixed[c] * conv(moving[c], weight[o]). With an odd kernel, SAME_UPPER
+    pads r zeros on every side, as the definition does. Groups are written out, since not every
+    engine takes a loop with a convolution whose sizes are known at run time only.
+    """
+    lines = [
+        "LocalCorrelation3d <radius, metric> (fixed, moving, weight, bias) => (out) {",
+        "size = Shape <start = 2> (fixed)",
+        "one = Constant <value_ints = [1]> ()",
+        "two = Constant <value_ints = [2]> ()",
+        "any = Constant <value_ints = [-1]> ()",
+        "batch = Shape <start = 0, end = 1> (fixed)",
+        "outputs = Shape <start = 0, end = 1> (weight)",
+        "single_shape = Concat <axis = 0> (any, one, size)",
+        "by_channel_shape = Concat <axis = 0> (batch, any, outputs, size)",
+    ]
+    fixed = [f"fixed{n}" for n in range(groups)]
+    moving = [f"moving{n}" for n in range(groups)]
+    if groups == 1:
+        fixed, moving = ["fixed"], ["moving"]
+    else:
+        lines += [
+            f"{', '.join(fixed)} = Split <axis = 1, num_outputs = {groups}> (fixed)",
+            f"{', '.join(moving)} = Split <axis = 1, num_outputs = {groups}> (moving)",
+        ]
+    total = ""
+    for n in range(groups):
+        lines += [
+            f"single{n} = Reshape ({moving[n]}, single_shape)",
+            f'convolved{n} = Conv <auto_pad = "SAME_UPPER"> (single{n}, weight)',
+            f"by_channel{n} = Reshape (convolved{n}, by_channel_shape)",
+            f"still{n} = Unsqueeze ({fixed[n]}, two)",
+            f"products{n} = Mul (still{n}, by_channel{n})",
+            f"part{n} = ReduceSum <keepdims = 0> (products{n}, one)",
+        ]
+        if total:
+            lines.append(f"sum{n} = Add ({total}, part{n})")
+            total = f"sum{n}"
+        else:
+            total = f"part{n}"
+    lines += [
+        "bias_shape = Constant <value_ints = [1, -1, 1, 1, 1]> ()",
+        "shift = Reshape (bias, bias_shape)",
+        f"out = Add ({total}, shift)",
+        "}",
+    ]
+    return "\n".join(lines)
+
 
 # No such identity here: a loop over the offsets, one alive at a time. The sum over channels is
 # part of the projection, as a matrix whose columns are all the weights of the offset; and the
