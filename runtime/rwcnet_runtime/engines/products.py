@@ -1,0 +1,64 @@
+"""The two products that engines are built with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import metadata
+
+from rwcnet_runtime.errors import BackendError, InputError
+
+
+@dataclass(frozen=True)
+class Product:
+    """A builder of engines.
+
+    Attributes
+    ----------
+    name
+        What the user calls it; also its distribution, as pip knows it.
+    module
+        What Python imports.
+    title
+        What messages call it.
+    timing_cache
+        Whether measured times of kernels are kept between builds. TensorRT-RTX measures nothing
+        when it builds, and wants a GPU as soon as it is given such a cache.
+    """
+
+    name: str
+    module: str
+    title: str
+    timing_cache: bool
+
+    @property
+    def version(self) -> str | None:
+        """Its version here, None where it is not installed; nothing is imported for that."""
+        try:
+            return metadata.version(self.name)
+        except metadata.PackageNotFoundError:
+            return None
+
+
+PRODUCTS = (
+    Product("tensorrt", "tensorrt", "TensorRT", timing_cache=True),
+    Product("tensorrt-rtx", "tensorrt_rtx", "TensorRT-RTX", timing_cache=False),
+)
+
+
+def find_product(name: str) -> Product:
+    """Return an installed product by its name.
+
+    Raises
+    ------
+    InputError
+        If there is none of that name.
+    BackendError
+        If it is not installed.
+    """
+    found = {product.name: product for product in PRODUCTS}.get(name)
+    if found is None:
+        names = " or ".join(product.name for product in PRODUCTS)
+        raise InputError(f"there is no engine builder {name}: choose {names}")
+    if found.version is None:
+        raise BackendError(f"{found.title} is not installed: pip install {found.name}")
+    return found
