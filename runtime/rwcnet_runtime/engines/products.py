@@ -15,11 +15,13 @@ class Product:
     Attributes
     ----------
     name
-        What the user calls it; also its distribution, as pip knows it.
+        What the user calls it, and what pip installs.
     module
         What Python imports.
     title
         What messages call it.
+    distributions
+        What brings it: any of these, whole; bindings without libraries are not among them.
     timing_cache
         Whether measured times of kernels are kept between builds. TensorRT-RTX measures nothing
         when it builds, and wants a GPU as soon as it is given such a cache.
@@ -28,21 +30,39 @@ class Product:
     name: str
     module: str
     title: str
+    distributions: tuple[str, ...]
     timing_cache: bool
 
     @property
     def version(self) -> str | None:
         """Its version here, None where it is not installed; nothing is imported for that."""
-        try:
-            return metadata.version(self.name)
-        except metadata.PackageNotFoundError:
-            return None
+        return next(filter(None, map(version_of, self.distributions)), None)
 
 
 PRODUCTS = (
-    Product("tensorrt", "tensorrt", "TensorRT", timing_cache=True),
-    Product("tensorrt-rtx", "tensorrt_rtx", "TensorRT-RTX", timing_cache=False),
+    Product(
+        "tensorrt",
+        "tensorrt",
+        "TensorRT",
+        ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+        timing_cache=True,
+    ),
+    Product(
+        "tensorrt-rtx",
+        "tensorrt_rtx",
+        "TensorRT-RTX",
+        ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+        timing_cache=False,
+    ),
 )
+
+
+def version_of(distribution: str) -> str | None:
+    """Return the version of an installed distribution, None where there is none of that name."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def find_product(name: str) -> Product:

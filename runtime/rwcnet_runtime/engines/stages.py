@@ -82,6 +82,7 @@ def _facts(
         "system": f"{platform.system()} {platform.machine()}",
         "profile": [list(size) for size in profile],
         "flags": ["strongly typed", "no TF32"],
+        "plugin": "none",
     }
 
 
