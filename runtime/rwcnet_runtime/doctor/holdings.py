@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 from rwcnet_runtime.backend import Session
 from rwcnet_runtime.bundle import Bundle
-from rwcnet_runtime.doctor.operators import read_operators
+from rwcnet_runtime.doctor.operators import Operators, read_operators
 from rwcnet_runtime.engines.build import parse
 from rwcnet_runtime.engines.cache import PlanCache, default_folder
 from rwcnet_runtime.engines.products import PRODUCTS
 from rwcnet_runtime.engines.stages import describe
-from rwcnet_runtime.errors import BackendError, RwcnetError
+from rwcnet_runtime.errors import RwcnetError
 
 
 def contents(bundle: Bundle) -> Iterator[str]:
@@ -39,31 +39,29 @@ def precisions(bundle: Bundle) -> Iterator[str]:
 
 def fallbacks(bundle: Bundle) -> Iterator[str]:
     """Yield a line a stage and backend: what a backend does not take as it is."""
+    builders = [product for product in PRODUCTS if product.version is not None]
     for name in _stages(bundle):
-        found = read_operators(bundle.graph_path(name))
-        ours = {call: count for call, count in found.calls.items() if "::" in call}
-        lacking = sorted(ours.keys() - found.functions)
-        if lacking:
-            yield f"{name}: nothing runs {', '.join(lacking)}: export the bundle again"
-        written_out = ", ".join(
-            f"{call} ({count})" for call, count in sorted(ours.items()) if call not in lacking
-        )
-        yield (
-            f"{name}: ONNX Runtime runs the function bodies of {written_out or 'no operator'}, and "
-            f"all {found.calls.total()} nodes on the CPU"
-        )
-        for product in PRODUCTS:
-            if product.version is None:
-                continue
-            try:
-                support = parse(product, bundle.graph_path(name))
-            except BackendError as error:
-                yield f"{name}: {error}"
-                continue
-            refused = "; ".join(support["refused"])
-            yield f"{name}: {product.title} " + (
-                f"refuses {refused}" if refused else "takes every node"
-            )
+        path = bundle.graph_path(name)
+        try:
+            yield f"{name}: {_in_onnxruntime(read_operators(path))}"
+            for product in builders:
+                refused = "; ".join(parse(product, path)["refused"])
+                takes = f"refuses {refused}" if refused else "takes every node"
+                yield f"{name}: {product.title} {takes}"
+        except RwcnetError as error:
+            yield f"{name}: {error}"
+
+
+def _in_onnxruntime(found: Operators) -> str:
+    ours = {call: count for call, count in found.calls.items() if "::" in call}
+    lacking = sorted(ours.keys() - found.functions)
+    if lacking:
+        return f"nothing runs {', '.join(lacking)}, which the file does not define"
+    bodies = ", ".join(f"{call} ({count})" for call, count in sorted(ours.items()))
+    return (
+        f"ONNX Runtime takes all {found.calls.total()} nodes on the CPU"
+        + f", by their function bodies {bodies}" * bool(bodies)
+    )
 
 
 def plans(bundle: Bundle) -> Iterator[str]:
