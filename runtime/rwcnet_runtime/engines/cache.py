@@ -195,9 +195,11 @@ class PlanCache:
             lock.release()
 
     def _about(self, path: Path) -> Plan | None:
-        """Return the plan a JSON file is about, or None if it is no such file."""
+        """Return the plan a JSON file is about, or None if it is none, or of another schema."""
         try:
             about = json.loads(path.read_bytes())
+            if about["facts"]["schema"] != SCHEMA_VERSION:
+                return None
             return Plan(
                 path.with_suffix(".plan"), about["sha256"], about["facts"], about["summary"]
             )

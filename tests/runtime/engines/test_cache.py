@@ -7,10 +7,10 @@ import time
 import pytest
 
 from rwcnet_runtime.engines import cache as module
-from rwcnet_runtime.engines.cache import PlanCache, default_folder, key
+from rwcnet_runtime.engines.cache import SCHEMA_VERSION, PlanCache, default_folder, key
 from rwcnet_runtime.errors import BackendError, InputError
 
-FACTS = {"onnx": "0" * 64, "profile": [[1, 8, 8, 8]], "gpu": "none"}
+FACTS = {"schema": SCHEMA_VERSION, "onnx": "0" * 64, "profile": [[1, 8, 8, 8]], "gpu": "none"}
 
 
 def keep(cache, data=b"engine", facts=FACTS):
@@ -48,7 +48,10 @@ def test_a_damaged_plan_is_not_given_out(data):
             read()
 
 
-@pytest.mark.parametrize("about", ["", "{}", "[]", json.dumps({"sha256": "0", "facts": {}})])
+@pytest.mark.parametrize(
+    "about",
+    ["", "{}", "[]", json.dumps({"sha256": "0", "facts": {"schema": 0}, "summary": {}})],
+)
 def test_a_damaged_file_about_a_plan_is_not_believed(about):
     cache = PlanCache()
     keep(cache).path.with_suffix(".json").write_text(about)
