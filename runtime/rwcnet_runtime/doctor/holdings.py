@@ -43,7 +43,7 @@ def fallbacks(bundle: Bundle) -> Iterator[str]:
     for name in _stages(bundle):
         path = bundle.graph_path(name)
         try:
-            yield f"{name}: {_in_onnxruntime(read_operators(path))}"
+            yield f"{name}: {_written_out(read_operators(path))}"
             for product in builders:
                 refused = "; ".join(parse(product, path)["refused"])
                 takes = f"refuses {refused}" if refused else "takes every node"
@@ -52,16 +52,14 @@ def fallbacks(bundle: Bundle) -> Iterator[str]:
             yield f"{name}: {error}"
 
 
-def _in_onnxruntime(found: Operators) -> str:
+def _written_out(found: Operators) -> str:
+    """Say which nodes are no operators of ONNX, and run as what the file says they are."""
     ours = {call: count for call, count in found.calls.items() if "::" in call}
     lacking = sorted(ours.keys() - found.functions)
     if lacking:
         return f"nothing runs {', '.join(lacking)}, which the file does not define"
     bodies = ", ".join(f"{call} ({count})" for call, count in sorted(ours.items()))
-    return (
-        f"ONNX Runtime takes all {found.calls.total()} nodes on the CPU"
-        + f", by their function bodies {bodies}" * bool(bodies)
-    )
+    return f"{found.calls.total()} nodes, of which run as function bodies: {bodies or 'none'}"
 
 
 def plans(bundle: Bundle) -> Iterator[str]:

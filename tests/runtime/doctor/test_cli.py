@@ -72,7 +72,7 @@ def test_the_shipped_bundle_on_a_bare_machine(installed):
     ]
     assert "fp32 runs with ONNX Runtime on the CPU" in found["Precisions"]
     (first,) = (line for line in found["Operators"] if line.startswith("fp32/stage1.onnx"))
-    assert "by their function bodies rwcnet::LocalCorrelation3d" in first
+    assert "nodes, of which run as function bodies: rwcnet::LocalCorrelation3d (4), " in first
     assert "rwcnet::Warp3d" in first
     assert found["Cached engines"][0].startswith("no engine has been cached in ")
 
@@ -145,6 +145,19 @@ def test_a_pair_in_every_precision(installed, with_precisions, tmp_path):
     assert rows["broken"][:2] == ["not", "run:"]
     assert any(line.startswith("broken does not run") for line in found["Precisions"])
     assert any("broken/stage1.onnx is no ONNX file" in line for line in found["Operators"])
+
+
+def test_an_operator_without_a_body_is_named(installed, with_precisions):
+    def rename(data):
+        # The definition alone: its name is its field 1, which the first byte says; a call's is 4.
+        return data.replace(b"\x0a\x12LocalCorrelation3d", b"\x0a\x12LocalCorrelation3x")
+
+    folder = with_precisions("other", change=rename)
+    found, code, _ = sections("--bundle", folder)
+    assert code == 0
+    assert (
+        "other/stage3.onnx: nothing runs rwcnet::LocalCorrelation3d, which the file does not define"
+    ) in found["Operators"]
 
 
 def test_it_needs_neither_torch_nor_onnx():
