@@ -57,7 +57,7 @@ def _trained_range(about: Mapping[str, str]) -> tuple[float, float] | None:
     return float(lowest), float(highest)
 
 
-def _engines(
+def _builder(
     product: str | None, shapes: list[str] | None, multiple: int
 ) -> tuple[Product, Sequence[Shape]] | None:
     """Return what engines are built with and for which image sizes, before the work begins."""
@@ -152,7 +152,7 @@ def export(
         images = (
             None if check is None else read_pair(*check, cascade.config.multiple, intensity_range)
         )
-        engines = _engines(compile_with, shape, cascade.config.multiple)
+        builder = _builder(compile_with, shape, cascade.config.multiple)
         with moved_when_done(target) as folder:
             with progress_bars() as bars:
                 task = bars.add_task("", total=None)
@@ -183,8 +183,8 @@ def export(
         if missing:
             numbers = ", ".join(str(n + 1) for n in missing)
             typer.echo(f"not yet usable: export stage {numbers} into the same folder")
-        if engines is not None:
-            compile_stages(Bundle.open(target), *engines, indices, typer.echo)
+        if builder is not None:
+            compile_stages(Bundle.open(target), *builder, indices, typer.echo)
 
 
 if __name__ == "__main__":
