@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +68,39 @@ def copy_bundle(
         shutil.copyfile(source / name, target / name)
 
 
-def move_bundle(source: Path, target: Path) -> None:
+@contextmanager
+def moved_when_done(target: Path) -> Iterator[Path]:
+    """Give an empty folder to write a bundle into; its files go to `target` in the end.
+
+    Yields
+    ------
+    Path
+        On the disk of `target`. If the block fails, `target` stays as it was.
+
+    Raises
+    ------
+    InputError
+        If files cannot be written there, as where the disk is full, or at Ctrl-C in the block.
+    """
+    place = target.absolute()
+    near = next(folder for folder in (place, *place.parents) if folder.is_dir())
+    try:
+        with tempfile.TemporaryDirectory(prefix=".rwcnet-export-", dir=near) as name:
+            try:
+                yield Path(name)
+            except KeyboardInterrupt as error:
+                raise InputError(
+                    f"interrupted, and {target} left as it was: export again"
+                ) from error
+            _move(Path(name), target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target} ({error.strerror or error}): make room or choose another "
+            "folder with -o"
+        ) from error
+
+
+def _move(source: Path, target: Path) -> None:
     """Move a bundle's files, the manifest last: until then the old one refuses the new files."""
     files = [path for path in source.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == MANIFEST):
@@ -97,6 +131,7 @@ def write_bundle(
     licence: str,
     training_data: str,
     intensity_range: tuple[float, float] | None = None,
+    progress: Callable[[str], None] = lambda part: None,
 ) -> Path:
     """Export a cascade in fp32.
 
@@ -114,6 +149,8 @@ def write_bundle(
     intensity_range
         The intensities that the model was trained to find as 0 and 1; None where images were
         normalised by their own percentiles.
+    progress
+        Called with a few words before each part of the work.
 
     Returns
     -------
@@ -121,6 +158,7 @@ def write_bundle(
         The manifest.
     """
     for n in stages:
+        progress(f"exporting stage {n + 1}")
         _save(stage_graph(cascade, n), stage_file(folder, n))
         _save(feature_graph(cascade, n), folder / f"features{n + 1}.onnx")
         if n:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from rwcnet_export import rtx
-from rwcnet_export.bundle import copy_bundle, move_bundle, stage_file, write_bundle
+from rwcnet_export.bundle import copy_bundle, moved_when_done, stage_file, write_bundle
 from rwcnet_export.cases import read_pair
 from rwcnet_export.parity import Comparison, compare_stage
 from rwcnet_export.weights import DEFAULT_PRESET, find_weights
-from rwcnet_ref.config import PRESETS, StageConfig
-from rwcnet_runtime.bundle import MANIFEST
-from rwcnet_runtime.commands import one_sentence_errors
+from rwcnet_ref.config import PRESETS
+from rwcnet_runtime.bundle import MANIFEST, Bundle
+from rwcnet_runtime.commands import one_sentence_errors, progress_bars
+from rwcnet_runtime.engines.products import PRODUCTS, Product, find_product
+from rwcnet_runtime.engines.profile import DEFAULT_SHAPES, Shape, parse_shape
+from rwcnet_runtime.engines.stages import compile_stages
 from rwcnet_runtime.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
-# Image sizes an engine is tried for: 1 mm heads, and what is rather smaller and larger.
-_IMAGES = ((64, 64, 64), (160, 192, 224), (256, 256, 256))
 # What the published configuration for OASIS scales to 0 and 1.
 _OASIS_RANGE = (0.0, 1.0)
 
@@ -58,13 +57,16 @@ def _trained_range(about: Mapping[str, str]) -> tuple[float, float] | None:
     return float(lowest), float(highest)
 
 
-def _profile(config: StageConfig) -> rtx.Profile:
-    """Return the sizes of the stage's grid, or of its patches, that an engine is tried for."""
-    edge = config.patch or max(_IMAGES[-1])
-    smallest, usual, largest = (
-        (1, *(min(n // config.resolution // config.parts, edge) for n in size)) for size in _IMAGES
-    )
-    return smallest, usual, largest
+def _builder(
+    product: str | None, shapes: list[str] | None, multiple: int
+) -> tuple[Product, Sequence[Shape]] | None:
+    """Return what engines are built with and for which image sizes, before the work begins."""
+    if product is None:
+        if shapes:
+            raise InputError("--shape goes with --compile only: leave it out")
+        return None
+    sizes = [parse_shape(shape, multiple) for shape in shapes or ()]
+    return find_product(product), sizes or DEFAULT_SHAPES
 
 
 def _table(rows: list[Comparison]) -> str:
@@ -120,6 +122,22 @@ def export(
         tuple[Path, Path] | None,
         typer.Option(metavar="FIXED MOVING", help="Images to compare with torch on as well."),
     ] = None,
+    compile_with: Annotated[
+        str | None,
+        typer.Option(
+            "--compile",
+            metavar="|".join(product.name for product in PRODUCTS),
+            help="Build engines of the stages into the cache as well.",
+        ),
+    ] = None,
+    shape: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="IxJxK",
+            help="With --compile: image size that engines are tuned for; give more and they take "
+            "all sizes between. Default: 160x192x224, from 64x64x64 to 256x256x256.",
+        ),
+    ] = None,
 ) -> None:
     """Write a bundle of ONNX graphs, after comparing each stage with torch in ONNX Runtime."""
     with one_sentence_errors():
@@ -134,41 +152,39 @@ def export(
         images = (
             None if check is None else read_pair(*check, cascade.config.multiple, intensity_range)
         )
-        # On the same disk as the target, so that files can be moved there in one step each.
-        place = target.absolute()
-        near = next(folder for folder in (place, *place.parents) if folder.is_dir())
-        with tempfile.TemporaryDirectory(prefix=".rwcnet-export-", dir=near) as name:
-            folder = Path(name)
-            if stage != "all" and (target / MANIFEST).is_file():
-                copy_bundle(target, folder, cascade, intensity_range)
-            write_bundle(
-                cascade,
-                folder,
-                stages=indices,
-                licence=about.get("licence", "not stated"),
-                training_data=about.get("training_data", "not stated"),
-                intensity_range=intensity_range,
-            )
-            rows: list[Comparison] = []
-            for n in indices:
-                rows += compare_stage(cascade, n, stage_file(folder, n), images)
+        builder = _builder(compile_with, shape, cascade.config.multiple)
+        with moved_when_done(target) as folder:
+            with progress_bars() as bars:
+                task = bars.add_task("", total=None)
+
+                def show(part: str) -> None:
+                    bars.update(task, description=part)
+
+                if stage != "all" and (target / MANIFEST).is_file():
+                    copy_bundle(target, folder, cascade, intensity_range)
+                write_bundle(
+                    cascade,
+                    folder,
+                    stages=indices,
+                    licence=about.get("licence", "not stated"),
+                    training_data=about.get("training_data", "not stated"),
+                    intensity_range=intensity_range,
+                    progress=show,
+                )
+                rows: list[Comparison] = []
+                for n in indices:
+                    show(f"comparing stage {n + 1} with torch")
+                    rows += compare_stage(cascade, n, stage_file(folder, n), images)
             typer.echo(_table(rows))
             if images is None:
                 typer.echo("no real image was compared: --check FIXED MOVING does")
-            move_bundle(folder, target)
         typer.echo(f"wrote {target}")
         missing = [n for n in everything if not stage_file(target, n).is_file()]
         if missing:
             numbers = ", ".join(str(n + 1) for n in missing)
             typer.echo(f"not yet usable: export stage {numbers} into the same folder")
-        if not rtx.installed():
-            typer.echo(rtx.MISSING)
-            return
-        for n in indices:
-            profile = _profile(cascade.config.stages[n])
-            stride = cascade.config.stages[n].stride
-            verdict = rtx.try_build(stage_file(target, n), profile, stride=stride)
-            typer.echo(f"stage {n + 1}: {verdict}")
+        if builder is not None:
+            compile_stages(Bundle.open(target), *builder, indices, typer.echo)
 
 
 if __name__ == "__main__":

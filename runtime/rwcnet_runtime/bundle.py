@@ -128,10 +128,12 @@ class Manifest:
         """
         try:
             fields: dict[str, Any] = json.loads(text)
-            if fields["schema_version"] != SCHEMA_VERSION:
+            found = fields["schema_version"]
+            if found != SCHEMA_VERSION:
                 raise BundleError(
-                    f"the bundle has schema version {fields['schema_version']}, this runtime reads "
-                    f"{SCHEMA_VERSION}: export it again with this version of rwcnet"
+                    f"the bundle has schema version {found}, this runtime reads {SCHEMA_VERSION}: "
+                    + ("update rwcnet, or " if found > SCHEMA_VERSION else "")
+                    + "export it again with this version of rwcnet"
                 )
             stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
             if fields["intensity_range"] is not None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress, TaskID
+from rich.progress import TaskID
 
-from rwcnet_runtime.commands import one_sentence_errors
+from rwcnet_runtime.commands import one_sentence_errors, progress_bars
 from rwcnet_runtime.registration import OUTPUTS, Registration, register
 from rwcnet_runtime.writing import check_output
 
@@ -26,8 +24,7 @@ def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -
     fixed, moving, **options
         As `register` takes them.
     """
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not sys.stderr.isatty()) as bars:
+    with progress_bars() as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(part: str, share: float) -> None:

@@ -1,9 +1,12 @@
 """What all commands share."""
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
+from rich.console import Console
+from rich.progress import Progress
 
 from rwcnet_runtime.errors import RwcnetError
 
@@ -16,3 +19,9 @@ def one_sentence_errors() -> Iterator[None]:
     except (RwcnetError, OSError) as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(2) from error
+
+
+def progress_bars() -> Progress:
+    """Return bars that show on a terminal only, and go when they are done."""
+    console = Console(stderr=True)
+    return Progress(console=console, transient=True, disable=not sys.stderr.isatty())

@@ -28,6 +28,11 @@ def evaluate() -> None:
     run_command("rwcnet-eval", "rwcnet_runtime.evaluation.cli:eval_app")
 
 
+def doctor() -> None:
+    """Run rwcnet-doctor."""
+    run_command("rwcnet-doctor", "rwcnet_runtime.doctor.cli:doctor_app")
+
+
 def run_command(command: str, app: str, extra: str | None = None) -> None:
     """Import a command and run it on the arguments of this process.
 

@@ -67,6 +67,12 @@ def lay_out(
     ]
 
 
+def at_once(patches: list[Patch]) -> int:
+    """Return how many patches at most go through a graph at once."""
+    voxels: int = math.prod(s.stop - s.start for s in patches[0].read)
+    return max(1, VOXELS_AT_ONCE // voxels)
+
+
 def run_in_patches(
     run: Callable[[list[Array]], list[Array]], inputs: list[Array], patches: list[Patch]
 ) -> Iterator[tuple[int, int, list[Array]]]:
@@ -84,11 +90,10 @@ def run_in_patches(
         yield 1, 1, run(inputs)
         return
     shape = inputs[0].shape[2:]
-    voxels = math.prod(s.stop - s.start for s in patches[0].read)
-    at_once = max(1, VOXELS_AT_ONCE // voxels)
+    step = at_once(patches)
     joined: list[Array] = []
-    for first in range(0, len(patches), at_once):
-        group = patches[first : first + at_once]
+    for first in range(0, len(patches), step):
+        group = patches[first : first + step]
         results = run([np.concatenate([x[:, :, *p.read] for p in group]) for x in inputs])
         if not joined:
             joined = [np.empty((1, r.shape[1], *shape), np.float32) for r in results]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rwcnet_export.bundle import weights_sha256
+from rwcnet_export.bundle import weights_sha256, write_bundle
 from rwcnet_export.cases import random_weights
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade as TorchCascade
@@ -104,3 +104,14 @@ def test_random_weights_are_always_the_same_and_leave_the_generator_alone() -> N
     state = torch.get_rng_state()
     assert weights_sha256(random_weights(TINY)) == weights_sha256(random_weights(TINY))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_two_exports_are_the_same_bytes(exported: Path, cascade: TorchCascade, tmp_path: Path):
+    about = {"licence": "none", "training_data": "none, random"}
+    write_bundle(cascade, tmp_path, stages=range(3), **about)
+    one, other = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+        for folder in (exported, tmp_path)
+    )
+    assert one.keys() == other.keys()
+    assert [path for path in one if one[path] != other[path]] == []

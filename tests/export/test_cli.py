@@ -9,14 +9,20 @@ from typing import Any
 
 import pytest
 import torch
+import typer
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from rwcnet_export import cli, rtx
+from rwcnet_export import cli
 from rwcnet_export.cases import random_weights
 from rwcnet_ref.checkpoint import save_weights
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.engines import products
+from rwcnet_runtime.engines.products import PRODUCTS
+from rwcnet_runtime.engines.profile import DEFAULT_SHAPES
 from rwcnet_runtime.preprocess import FIXED_RANGE
 
 TINY_RANDOM = ("--preset", "tiny", "--random-weights")
@@ -35,6 +41,12 @@ def _assert_refused(result: Result, said: str) -> None:
     assert said in result.stderr
 
 
+def _metadata(path: str) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        found: dict[str, str] = file.metadata()
+    return found
+
+
 def test_all_stages(export_result: tuple[Result, Path], exported: Path) -> None:
     result, _ = export_result
     lines = result.stdout.splitlines()
@@ -49,12 +61,7 @@ def test_all_stages(export_result: tuple[Result, Path], exported: Path) -> None:
     assert all(float(row[-1]) <= 1e-3 for row in rows)
     assert lines[13].startswith("no real image was compared")
     assert lines[14] == f"wrote {exported}"
-    engines = lines[15:]
-    if rtx.installed():
-        assert len(engines) == 3
-        assert all("built an engine" in line for line in engines)
-    else:
-        assert engines == [rtx.MISSING]
+    assert lines[15:] == []
     assert result.stderr == ""
     assert [path.name for path in exported.parent.iterdir()] == ["bundle"]
 
@@ -120,6 +127,78 @@ def test_a_stage_that_differs_is_not_kept(
     assert list(tmp_path.iterdir()) == []
 
 
+def _fail_in(part: str, monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
+    """Make an export write the bundle of the fixture, and then fail as the system does."""
+
+    def write(cascade: Any, folder: Path, **about: Any) -> None:
+        shutil.copytree(exported, folder, dirs_exist_ok=True)
+        if part == "full disk":
+            Path("/dev/full").write_bytes(b"x")
+
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "write_bundle", write)
+    monkeypatch.setattr(cli, "compare_stage", interrupted)
+
+
+@pytest.mark.parametrize(
+    ("part", "said"),
+    [
+        ("full disk", "(No space left on device): make room or choose another folder with -o"),
+        ("Ctrl-C", "left as it was: export again"),
+    ],
+)
+@pytest.mark.parametrize("there", [False, True])
+def test_an_export_that_stops_changes_nothing(
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    said: str,
+    there: bool,
+) -> None:
+    folder = tmp_path / "bundle"
+    if there:
+        shutil.copytree(exported, folder)
+        (folder / "manifest.json").write_text("of an older export")
+    _fail_in(part, monkeypatch, exported)
+    _assert_refused(_export("--stage", "all", *TINY_RANDOM, "-o", folder), said)
+    assert list(tmp_path.iterdir()) == ([folder] if there else [])
+    if there:
+        assert (folder / "manifest.json").read_text() == "of an older export"
+
+
+@pytest.mark.parametrize(
+    ("shapes", "expected"),
+    [([], DEFAULT_SHAPES), (["64x64x96", "64x96x96"], [(64, 64, 96), (64, 96, 96)])],
+)
+def test_engines_are_built_of_what_was_written(
+    exported: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shapes: list[str],
+    expected: Any,
+) -> None:
+    def write(cascade: Any, folder: Path, **about: Any) -> None:
+        shutil.copytree(exported, folder, dirs_exist_ok=True)
+
+    def built(*arguments: Any) -> None:
+        asked.append(arguments)
+
+    asked: list[Any] = []
+    (product,) = (product for product in PRODUCTS if product.name == "tensorrt-rtx")
+    monkeypatch.setattr(cli, "write_bundle", write)
+    monkeypatch.setattr(cli, "compare_stage", lambda *arguments: [])
+    monkeypatch.setattr(cli, "compile_stages", built)
+    monkeypatch.setattr(cli, "find_product", {"tensorrt-rtx": product}.__getitem__)
+    options = [word for shape in shapes for word in ("--shape", shape)]
+    arguments = ("--stage", "all", *TINY_RANDOM, "-o", tmp_path / "bundle")
+    result = _export(*arguments, "--compile", "tensorrt-rtx", *options)
+    assert result.exit_code == 0, result.output
+    assert asked == [(Bundle.open(tmp_path / "bundle"), product, expected, [0, 1, 2], typer.echo)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -139,6 +218,14 @@ def test_a_stage_that_differs_is_not_kept(
         ((*TINY_RANDOM, "--check", "no.nii", "text.nii"), "no.nii does not exist"),
         ((*TINY_RANDOM, "--check", "text.nii", "no.nii"), "text.nii is not a NIfTI file"),
         ((*TINY_RANDOM, "-o", "text.nii"), "text.nii is a file"),
+        (("--weights", "others.safetensors"), "these weights cannot be used: "),
+        ((*TINY_RANDOM, "--shape", "64x64x64"), "goes with --compile only"),
+        ((*TINY_RANDOM, "--compile", "trt"), "choose tensorrt or tensorrt-rtx"),
+        (
+            (*TINY_RANDOM, "--compile", "tensorrt", "--shape", "63x64x65"),
+            "multiple of 4, and the nearest that fits is 64x64x64",
+        ),
+        ((*TINY_RANDOM, "--compile", "tensorrt"), "pip install tensorrt"),
     ],
 )
 def test_wrong_calls(
@@ -149,7 +236,12 @@ def test_wrong_calls(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(products, "version_of", lambda name: None)
     save_weights(cascade, Path("tiny.safetensors"))
+    # Weights of one model under the sizes of another.
+    tensors, metadata = load_file("tiny.safetensors"), _metadata("tiny.safetensors")
+    tensors.pop(next(iter(tensors)))
+    save_file(tensors, "others.safetensors", metadata)
     Path("text.safetensors").write_text("no weights")
     Path("text.nii").write_text("no image")
     before = sorted(tmp_path.iterdir())

@@ -4,12 +4,14 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from rwcnet_export.bundle import weights_sha256
+from rwcnet_export.cli import app
 from rwcnet_export.graphs import resample_graph
 from rwcnet_export.pipeline import pipeline_graph
 from rwcnet_ref.checkpoint import load_weights, shipped
-from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.bundle import Bundle, sha256
 from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.preprocess import Padding, normalise
 
@@ -35,14 +37,14 @@ def template():
 
 
 def test_the_runtime_registers_a_brain_as_torch_does(weights, template):
-    """Patches included: at this size two of them along one axis, twice."""
+    """Patches included: a slab longer than one, so that there are two."""
     brain = normalise(template)
-    fixed = np.ascontiguousarray(brain[30:166:1, 40:176:1, 60:124])[None, None]
-    moving = np.ascontiguousarray(brain[33:169:1, 38:174:1, 62:126])[None, None] ** 0.8
+    fixed = np.ascontiguousarray(brain[86:110, 4:220, 68:92])[None, None]
+    moving = np.ascontiguousarray(brain[84:108, 7:223, 67:91])[None, None] ** 0.8
     flow, _ = Cascade(Bundle.open()).run(fixed, moving)
     with torch.inference_mode():
         expected = weights[0](torch.from_numpy(fixed), torch.from_numpy(moving)).numpy()
-    assert np.abs(expected).mean() > 0.5  # voxels: they are apart by (3, -2, 2)
+    assert np.abs(expected).mean() > 0.5  # voxels: they are apart by (-2, 3, -1)
     assert np.abs(flow - expected).max() < 0.02  # voxels
 
 
@@ -59,3 +61,24 @@ def test_the_pipeline_registers_a_brain_as_the_runtime_does(template):
     expected = padding.remove(Cascade(bundle).run(*images)[0])
     assert np.abs(expected).mean() > 0.5  # voxels: they are apart by (-2, 3, -1)
     assert np.abs(flow - expected).max() < 1e-3  # voxels
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_bundle_is_what_an_export_of_the_weights_gives(tmp_path):
+    """File by file, so that graphs, manifest and exporter cannot drift apart."""
+    result = CliRunner().invoke(app, ["--stage", "all", "-o", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    packaged, new = (
+        {
+            path.relative_to(folder).as_posix(): sha256(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        for folder in (Bundle.open().folder, tmp_path)
+    )
+    other = sorted(name for name in packaged.keys() | new if packaged.get(name) != new.get(name))
+    assert not other, (
+        f"{', '.join(other)} in the package differ from an export of the weights in it: run "
+        "rwcnet-export --stage all -o runtime/rwcnet_runtime/bundles/base and commit what changes"
+    )

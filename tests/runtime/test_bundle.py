@@ -53,8 +53,9 @@ def test_a_bundle_without_a_stage_is_refused(copy):
 def test_another_schema_version_is_refused_with_advice(copy, version):
     fields = json.loads((copy / MANIFEST).read_text())
     (copy / MANIFEST).write_text(json.dumps(fields | {"schema_version": version}))
-    with pytest.raises(BundleError, match="export it again"):
+    with pytest.raises(BundleError, match="export it again") as caught:
         Bundle.open(copy)
+    assert ("update rwcnet" in str(caught.value)) == (version == 99)
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"schema_version": 4}', b"\xff\xfe"])

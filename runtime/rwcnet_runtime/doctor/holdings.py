@@ -1,0 +1,97 @@
+"""What a bundle holds, what of it runs here, and which engines of it are in the cache."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from rwcnet_runtime.backend import Session
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.doctor.operators import Operators, read_operators
+from rwcnet_runtime.engines.build import parse
+from rwcnet_runtime.engines.cache import PlanCache, default_folder
+from rwcnet_runtime.engines.products import PRODUCTS
+from rwcnet_runtime.engines.stages import describe
+from rwcnet_runtime.errors import RwcnetError
+
+
+def contents(bundle: Bundle) -> Iterator[str]:
+    """Yield what the manifest says; an opened bundle has been checked."""
+    manifest = bundle.manifest
+    yield f"{bundle.folder}"
+    yield f"{manifest.name}, schema {manifest.schema_version}, sha256 {bundle.sha256}"
+    yield f"{len(manifest.files)} files, every sha256 as the manifest says"
+    yield f"{len(manifest.stages)} stages in {', '.join(bundle.engines)}"
+    yield f"weights: {manifest.weights.get('licence', 'licence not stated')}"
+
+
+def precisions(bundle: Bundle) -> Iterator[str]:
+    """Yield a line a precision: whether ONNX Runtime loads all its stages on the CPU."""
+    for engine in bundle.engines:
+        try:
+            for n in range(len(bundle.manifest.stages)):
+                Session(bundle.stage_path(n, engine))
+        except RwcnetError as error:
+            yield f"{engine} does not run with ONNX Runtime on the CPU: {error}"
+        else:
+            yield f"{engine} runs with ONNX Runtime on the CPU"
+
+
+def fallbacks(bundle: Bundle) -> Iterator[str]:
+    """Yield a line a stage and backend: what a backend does not take as it is."""
+    builders = [product for product in PRODUCTS if product.version is not None]
+    for name in _stages(bundle):
+        path = bundle.graph_path(name)
+        try:
+            yield f"{name}: {_written_out(read_operators(path))}"
+            for product in builders:
+                refused = "; ".join(parse(product, path)["refused"])
+                takes = f"refuses {refused}" if refused else "takes every node"
+                yield f"{name}: {product.title} {takes}"
+        except RwcnetError as error:
+            yield f"{name}: {error}"
+
+
+def _written_out(found: Operators) -> str:
+    """Say which nodes are no operators of ONNX, and run as what the file says they are."""
+    ours = {call: count for call, count in found.calls.items() if "::" in call}
+    lacking = sorted(ours.keys() - found.functions)
+    if lacking:
+        return f"nothing runs {', '.join(lacking)}, which the file does not define"
+    bodies = ", ".join(f"{call} ({count})" for call, count in sorted(ours.items()))
+    return f"{found.calls.total()} nodes, of which run as function bodies: {bodies or 'none'}"
+
+
+def plans(bundle: Bundle) -> Iterator[str]:
+    """Yield a line a cached engine of the bundle, and one for those of other bundles.
+
+    Raises
+    ------
+    InputError
+        If the cache is not the user's alone.
+    """
+    folder = default_folder()
+    if not folder.is_dir():
+        yield f"no engine has been cached in {folder}"
+        return
+    graphs = {bundle.manifest.files[name]: name for name in _stages(bundle)}
+    others = size = 0
+    for plan in PlanCache(folder).plans():
+        stat = plan.path.stat()
+        name = graphs.get(plan.facts["onnx"])
+        if name is None:
+            others, size = others + 1, size + stat.st_size
+        else:
+            yield f"{name}: {describe(plan)}; {_age(time.time() - stat.st_mtime)} old"
+    yield f"{others} engines of other bundles, {size / 2**20:.1f} MiB, in {folder}"
+
+
+def _stages(bundle: Bundle) -> list[str]:
+    return sorted(name for name in bundle.manifest.files if "/stage" in name)
+
+
+def _age(seconds: float) -> str:
+    for unit, name in ((86400, "days"), (3600, "hours"), (60, "minutes")):
+        if seconds >= 2 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{seconds:.0f} seconds"

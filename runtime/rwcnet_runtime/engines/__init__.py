@@ -1,0 +1,1 @@
+"""TensorRT engines of a bundle's stages: built in a child process, kept in a cache of plans."""

@@ -1,0 +1,135 @@
+"""What runs in the child process: TensorRT or TensorRT-RTX parses a graph, or builds its engine.
+
+Both products have the same Python API under different names. A job comes as JSON on stdin, its
+result goes as JSON to stdout; an error is the last line of stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+class _BuildError(Exception):
+    """Why there is no result, for the user."""
+
+
+def _main(job: dict[str, Any]) -> dict[str, Any]:
+    trt = import_module(job["module"])
+
+    class Errors(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.found: list[str] = []
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity <= trt.ILogger.ERROR:
+                self.found.append(message)
+
+    errors = Errors()
+    builder = trt.Builder(errors)
+    # Typed by the graph: what TensorRT 11 always does, asked for by name of the older ones.
+    network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = trt.OnnxParser(network, errors)
+    if job["task"] == "parse":
+        return _support(parser, Path(job["onnx"]))
+    if not parser.parse_from_file(job["onnx"]):
+        raise _BuildError(f"the graph is refused: {parser.get_error(0).desc()}")
+    plan = _build(trt, builder, network, job, errors.found)
+    Path(job["plan"]).write_bytes(plan)
+    engine_layers = _engine_layers(trt, errors, plan) if job["gpu"] else None
+    return _network_summary(trt, network) if engine_layers is None else summarise(engine_layers)
+
+
+def _support(parser: Any, path: Path) -> dict[str, Any]:
+    """Return how many nodes there are outside of functions, and which operators are refused."""
+    parser.supports_model_v2(path.read_bytes())
+    errors = [parser.get_error(n) for n in range(parser.num_errors)]
+    return {
+        "nodes": sum(len(parser.get_subgraph_nodes(n)) for n in range(parser.num_subgraphs)),
+        "refused": [f"{error.node_operator()} ({error.desc()})" for error in errors],
+    }
+
+
+def _build(trt: Any, builder: Any, network: Any, job: dict[str, Any], errors: list[str]) -> Any:
+    """Return the plan."""
+    config = builder.create_builder_config()
+    # What the graph says is fp32 is computed in fp32, in every precision.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED  # or no layer tells its type
+    shapes = builder.create_optimization_profile()
+    for n in range(network.num_inputs):
+        tensor = network.get_input(n)
+        # Hidden states lie on the grid of the recurrence.
+        step = job["stride"] if tensor.name == "hidden" else 1
+        sizes = ((b, tensor.shape[1], *(m // step for m in grid)) for b, *grid in job["profile"])
+        shapes.set_shape(tensor.name, *sizes)
+    config.add_optimization_profile(shapes)
+    timing = job["timing_cache"]
+    if timing is not None:
+        known = Path(timing["old"])
+        cache = config.create_timing_cache(known.read_bytes() if known.is_file() else b"")
+        config.set_timing_cache(cache, ignore_mismatch=False)
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise _BuildError(f"no engine came of it: {(errors or ['no reason given'])[0]}")
+    if timing is not None:
+        Path(timing["new"]).write_bytes(config.get_timing_cache().serialize())
+    return plan
+
+
+def _network_summary(trt: Any, network: Any) -> dict[str, Any]:
+    """Count the layers of the parsed network: what there is to see without a GPU."""
+    layers = [network.get_layer(n) for n in range(network.num_layers)]
+    return {
+        "of": "network",
+        "layers": len(layers),
+        "fp32_layers": sum(layer.get_output(0).dtype == trt.DataType.FLOAT for layer in layers),
+        "plugin_layers": sum("PLUGIN" in str(layer.type).upper() for layer in layers),
+    }
+
+
+def _engine_layers(trt: Any, errors: Any, plan: Any) -> list[dict[str, Any]] | None:
+    """Return what the inspector says of each layer of the engine; None where it does not load."""
+    # `engine_host_code_allowed` stays as it is, False: no code of a plan runs on the CPU.
+    engine = trt.Runtime(errors).deserialize_cuda_engine(plan)
+    if engine is None:
+        return None
+    text = engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)
+    layers: list[dict[str, Any]] = json.loads(text)["Layers"]
+    return layers
+
+
+def summarise(layers: list[dict[str, Any]]) -> dict[str, Any]:
+    """Count the layers of an engine.
+
+    Parameters
+    ----------
+    layers
+        As the engine inspector describes them at detailed verbosity. Types are written "Float", or
+        with an FP32 in a longer text.
+
+    Returns
+    -------
+    dict
+        ``of`` is "engine"; ``layers``, ``fp32_layers`` (whose first output is fp32) and
+        ``plugin_layers``.
+    """
+    types = [layer["Outputs"][0]["Format/Datatype"] for layer in layers if layer.get("Outputs")]
+    return {
+        "of": "engine",
+        "layers": len(layers),
+        "fp32_layers": sum("float" in name.lower() or "FP32" in name for name in types),
+        "plugin_layers": sum("plugin" in layer["LayerType"].lower() for layer in layers),
+    }
+
+
+if __name__ == "__main__":
+    try:
+        result = _main(json.load(sys.stdin))
+    except _BuildError as failure:
+        sys.exit(" ".join(str(failure).split()))
+    sys.stdout.write(json.dumps(result) + "\n")

@@ -1,0 +1,141 @@
+"""The engines of a bundle's stages: taken from the cache, or built into it."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.devices import Gpu, gpus
+from rwcnet_runtime.engines.build import build
+from rwcnet_runtime.engines.cache import SCHEMA_VERSION, Plan, PlanCache, key
+from rwcnet_runtime.engines.products import Product
+from rwcnet_runtime.engines.profile import Profile, Shape, stage_profile
+from rwcnet_runtime.errors import BackendError
+
+Say = Callable[[str], None]
+
+
+def compile_stages(
+    bundle: Bundle,
+    product: Product,
+    shapes: Sequence[Shape],
+    stages: Iterable[int],
+    say: Say = lambda line: None,
+) -> list[Plan]:
+    """Build the engines of stages in every precision of the bundle that are not cached yet.
+
+    Parameters
+    ----------
+    bundle
+        Holds the graphs.
+    product
+        What to build with.
+    shapes
+        Image sizes the engines are to accept, see `stage_profile`.
+    stages
+        Which ones; 0 is the coarsest.
+    say
+        Called with one line an engine, and before a damaged one is built again.
+
+    Raises
+    ------
+    BackendError
+        At the first engine that is not built; those before it stay in the cache.
+    InputError
+        If the cache cannot be used.
+    """
+    cache, gpu = PlanCache(), next(iter(gpus()), None)
+    plans = []
+    for n in stages:
+        entry = bundle.manifest.stages[n]
+        profile = stage_profile(entry, shapes)
+        for precision in bundle.engines:
+            name = f"{precision}/stage{n + 1}.onnx"
+            if name not in bundle.manifest.files:
+                continue
+            facts = _facts(product, gpu, bundle.manifest.files[name], precision, profile)
+            facts |= {"stride": entry.stride}
+
+            def tell(text: str, name: str = name) -> None:
+                say(f"{name}: {text}")
+
+            plans.append(_found_or_built(cache, product, bundle, name, facts, gpu, tell))
+    return plans
+
+
+def _facts(
+    product: Product, gpu: Gpu | None, onnx_sha256: str, precision: str, profile: Profile
+) -> dict[str, Any]:
+    """Return all that a plan depends on; the graph's own hash covers what its custom ops do."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "onnx": onnx_sha256,
+        "precision": precision,
+        "product": product.name,
+        "version": product.version,
+        "gpu": gpu.name if gpu else "none",
+        "sm": gpu.sm if gpu else "none",
+        "driver": gpu.driver if gpu else "none",
+        "system": f"{platform.system()} {platform.machine()}",
+        "profile": [list(size) for size in profile],
+        "flags": ["strongly typed", "no TF32"],
+        "plugin": "none",
+    }
+
+
+def _found_or_built(
+    cache: PlanCache,
+    product: Product,
+    bundle: Bundle,
+    name: str,
+    facts: dict[str, Any],
+    gpu: Gpu | None,
+    tell: Say,
+) -> Plan:
+    with cache.lock(facts, tell), cache.scratch() as folder:
+        try:
+            plan = cache.find(facts)
+        except BackendError:
+            tell("the engine in the cache is damaged and is built again")
+            plan = None
+        if plan is not None:
+            tell(f"engine found in the cache, {describe(plan)}")
+            return plan
+        built = folder / "engine.plan"
+        timing = None
+        if product.timing_cache:
+            # Measured times hold for one version on one GPU, whatever the graph.
+            where = key({name: facts[name] for name in ("product", "version", "gpu", "driver")})
+            timing = cache.folder / f"{where}.timing", folder / "timing"
+        start = time.perf_counter()
+        summary = build(
+            product,
+            bundle.graph_path(name),
+            built,
+            facts["profile"],
+            stride=facts["stride"],
+            gpu=gpu is not None,
+            timing_cache=timing,
+        )
+        seconds = time.perf_counter() - start
+        if timing is not None:
+            timing[1].replace(timing[0])
+        plan = cache.keep(facts, built, summary)
+        tell(f"engine built in {seconds:.1f} s (not run), {describe(plan)}")
+        return plan
+
+
+def describe(plan: Plan) -> str:
+    """Return what a plan is, in one line."""
+    facts, summary = plan.facts, plan.summary
+    grids = " to ".join("x".join(map(str, size[1:])) for size in facts["profile"][::2])
+    plugins = summary["plugin_layers"]
+    return (
+        f"{facts['product']} {facts['version']} for GPU {facts['gpu']}, "
+        f"{plan.path.stat().st_size / 2**20:.1f} MiB, grids {grids}; {summary['of']} of "
+        f"{summary['layers']} layers, {summary['fp32_layers']} in fp32, "
+        f"{f'{plugins} of the plugin' if plugins else 'no plugin: function bodies'}"
+    )

@@ -1,0 +1,145 @@
+"""A stand-in for TensorRT, which also says what it was asked for: its plan is that, as JSON."""
+
+import pytest
+
+from rwcnet_runtime.engines.products import PRODUCTS
+
+STAND_IN = """
+import json
+
+class ILogger:
+    ERROR = 1
+
+class NetworkDefinitionCreationFlag:
+    STRONGLY_TYPED = 3
+
+class BuilderFlag:
+    TF32 = "TF32"
+
+class ProfilingVerbosity:
+    DETAILED = "detailed"
+
+class DataType:
+    FLOAT, HALF = "float", "half"
+
+class LayerInformationFormat:
+    JSON = "json"
+
+class Tensor:
+    def __init__(self, name, channels, dtype="float"):
+        self.name, self.shape, self.dtype = name, (-1, channels, -1, -1, -1), dtype
+
+class Layer:
+    def __init__(self, kind, dtype):
+        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype)
+    def get_output(self, n):
+        return self.output
+
+class Network:
+    layers = [Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float")]
+    num_inputs, num_layers = 2, 3
+    def get_input(self, n):
+        return (Tensor("fixed", 1), Tensor("hidden", 6))[n]
+    def get_layer(self, n):
+        return self.layers[n]
+
+class Error:
+    def __init__(self, operator, reason):
+        self.node_operator, self.desc = lambda: operator, lambda: reason
+
+class OnnxParser:
+    num_subgraphs, num_errors = 1, 0
+    def __init__(self, network, logger):
+        pass
+    def parse_from_file(self, path):
+        return True
+    def supports_model_v2(self, model):
+        return True
+    def get_subgraph_nodes(self, n):
+        return [0, 1, 2, 3]
+
+class Profile:
+    def __init__(self):
+        self.sizes = {}
+    def set_shape(self, name, *sizes):
+        self.sizes[name] = sizes
+
+class TimingCache:
+    def __init__(self, known):
+        self.known = known
+    def serialize(self):
+        return self.known + b"t"
+
+class Config:
+    cleared, profiling_verbosity, timing = [], None, None
+    def clear_flag(self, flag):
+        self.cleared.append(flag)
+    def add_optimization_profile(self, profile):
+        self.profile = profile
+    def create_timing_cache(self, known):
+        return TimingCache(known)
+    def set_timing_cache(self, cache, ignore_mismatch):
+        assert not ignore_mismatch
+        self.timing = cache
+    def get_timing_cache(self):
+        return self.timing
+
+class Builder:
+    def __init__(self, logger):
+        self.logger = logger
+    def create_network(self, flags):
+        self.flags = flags
+        return Network()
+    def create_builder_config(self):
+        return Config()
+    def create_optimization_profile(self):
+        return Profile()
+    def build_serialized_network(self, network, config):
+        return json.dumps({
+            "flags": self.flags, "cleared": config.cleared, "sizes": config.profile.sizes,
+            "verbosity": config.profiling_verbosity,
+            "timing": config.timing and config.timing.known.decode(),
+        }).encode()
+
+class Inspector:
+    def get_engine_information(self, format):
+        return json.dumps({"Layers": [
+            {"LayerType": "gemm", "Outputs": [{"Format/Datatype": "Half"}]},
+            {"LayerType": "PluginV3", "Outputs": [{"Format/Datatype": "Float"}]},
+            {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]},
+            {"LayerType": "signal", "Outputs": []},
+        ]})
+
+class Engine:
+    def create_engine_inspector(self):
+        return Inspector()
+
+class Runtime:
+    def __init__(self, logger):
+        pass
+    def deserialize_cuda_engine(self, plan):
+        return Engine()
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """No test reads or writes the cache of whoever runs it."""
+    monkeypatch.setenv("RWCNET_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Install a stand-in for a product of the given name; more code may follow it."""
+
+    def put(name, more=""):
+        product = next(product for product in PRODUCTS if product.name == name)
+        folder = tmp_path / "site"
+        about = folder / f"{product.module}-9.9.dist-info"
+        about.mkdir(parents=True, exist_ok=True)
+        (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+        (folder / f"{product.module}.py").write_text(STAND_IN + more)
+        monkeypatch.syspath_prepend(folder)
+        return product
+
+    return put

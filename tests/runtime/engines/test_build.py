@@ -1,0 +1,113 @@
+"""Whatever a builder does in its child process becomes a result or one sentence."""
+
+import json
+
+import pytest
+
+from rwcnet_runtime.engines.build import build, parse
+from rwcnet_runtime.engines.products import find_product
+from rwcnet_runtime.errors import BackendError, InputError
+
+PROFILE = ((1, 8, 8, 8), (1, 16, 16, 16), (2, 32, 32, 32))
+
+
+def built(product, tmp_path, **options):
+    plan = tmp_path / "engine.plan"
+    options = {"stride": 1, "gpu": False} | options
+    summary = build(product, tmp_path / "stage1.onnx", plan, PROFILE, **options)
+    return json.loads(plan.read_bytes()), summary
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        ("import os; os.abort()", "crashed on .*stage1.onnx with SIGABRT"),
+        ("import time; time.sleep(60)", "not done with .*stage1.onnx after 1 s and was stopped"),
+        ("raise OSError('no such library')", "failed on .*stage1.onnx: OSError: no such library"),
+        ("raise SystemExit(1)", "failed on .*stage1.onnx: no reason given"),
+        (
+            "OnnxParser.parse_from_file = lambda self, path: False\n"
+            "OnnxParser.get_error = lambda self, n: Error('Resize', 'no cubic')",
+            "the graph is refused: no cubic",
+        ),
+        (
+            "def fail(self, network, config):\n"
+            "    self.logger.log(1, 'too\\nlarge')\n"
+            "Builder.build_serialized_network = fail",
+            "no engine came of it: too large",
+        ),
+    ],
+)
+def test_one_sentence_a_misfortune(install, tmp_path, more, says):
+    product = install("tensorrt-rtx", more)
+    limit_s = 1 if "stopped" in says else 60
+    with pytest.raises(BackendError, match=f"^TensorRT-RTX 9.9 .*{says}") as caught:
+        built(product, tmp_path, limit_s=limit_s)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("stride", "edges"), [(1, (8, 16, 32)), (2, (4, 8, 16))])
+def test_what_the_builder_is_asked_for(install, tmp_path, stride, edges):
+    asked, _ = built(install("tensorrt-rtx"), tmp_path, stride=stride)
+    assert asked == {
+        "flags": 1 << 3,  # strongly typed
+        "cleared": ["TF32"],
+        "verbosity": "detailed",
+        "timing": None,
+        "sizes": {
+            "fixed": [[b, 1, *grid] for b, *grid in PROFILE],
+            "hidden": [[b, 6, n, n, n] for (b, *_), n in zip(PROFILE, edges, strict=True)],
+        },
+    }
+
+
+def test_times_are_kept_from_one_build_to_the_next(install, tmp_path):
+    product, places = install("tensorrt"), (tmp_path / "old", tmp_path / "new")
+    asked, _ = built(product, tmp_path, timing_cache=places)
+    assert (asked["timing"], places[1].read_bytes()) == ("", b"t")
+    places[1].replace(places[0])
+    asked, _ = built(product, tmp_path, timing_cache=places)
+    assert (asked["timing"], places[1].read_bytes()) == ("t", b"tt")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "more", "summary"),
+    [
+        (False, "", ("network", 3, 2, 1)),
+        (True, "", ("engine", 4, 2, 1)),
+        (
+            True,
+            "Runtime.deserialize_cuda_engine = lambda self, plan: None",
+            ("network", 3, 2, 1),
+        ),
+    ],
+)
+def test_layers_are_counted(install, tmp_path, gpu, more, summary):
+    _, found = built(install("tensorrt", more), tmp_path, gpu=gpu)
+    names = ("of", "layers", "fp32_layers", "plugin_layers")
+    assert found == dict(zip(names, summary, strict=True))
+
+
+def test_what_a_parser_refuses_is_named(install, tmp_path):
+    (tmp_path / "stage1.onnx").write_bytes(b"")
+    product = install("tensorrt-rtx")
+    assert parse(product, tmp_path / "stage1.onnx") == {"nodes": 4, "refused": []}
+    install(
+        "tensorrt-rtx",
+        "OnnxParser.num_errors = 1\n"
+        "OnnxParser.get_error = lambda self, n: Error('Resize', 'no cubic')",
+    )
+    found = parse(product, tmp_path / "stage1.onnx")
+    assert found == {"nodes": 4, "refused": ["Resize (no cubic)"]}
+
+
+def test_products_by_name(install, monkeypatch):
+    product = install("tensorrt")
+    assert find_product("tensorrt") == product
+    assert product.version == "9.9"
+    with pytest.raises(InputError, match="choose tensorrt or tensorrt-rtx"):
+        find_product("trt")
+    monkeypatch.setattr("rwcnet_runtime.engines.products.version_of", lambda name: None)
+    for name, title in (("tensorrt", "TensorRT"), ("tensorrt-rtx", "TensorRT-RTX")):
+        with pytest.raises(BackendError, match=f"^{title} is not installed: pip install {name}$"):
+            find_product(name)
