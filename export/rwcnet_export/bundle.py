@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import onnx
@@ -16,6 +16,7 @@ from rwcnet_export.graphs import (
     stage_graph,
 )
 from rwcnet_export.ops.call import DOMAIN, VERSION
+from rwcnet_export.precision import lower
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
@@ -32,9 +33,9 @@ def weights_sha256(cascade: Cascade) -> str:
     return digest.hexdigest()
 
 
-def stage_file(folder: Path, index: int) -> Path:
-    """Return where a bundle keeps the fp32 graph of stage `index` (0 is the coarsest)."""
-    return folder / "fp32" / f"stage{index + 1}.onnx"
+def stage_file(folder: Path, index: int, engine: str = "fp32") -> Path:
+    """Return where a bundle keeps the graph of stage `index` (0 is the coarsest)."""
+    return folder / engine / f"stage{index + 1}.onnx"
 
 
 def copy_bundle(
@@ -94,8 +95,9 @@ def write_bundle(
     licence: str,
     training_data: str,
     intensity_range: tuple[float, float] | None = None,
+    engines: Collection[str] = (),
 ) -> Path:
-    """Export a cascade in fp32.
+    """Export a cascade.
 
     Parameters
     ----------
@@ -111,6 +113,8 @@ def write_bundle(
     intensity_range
         The intensities that the model was trained to find as 0 and 1; None where images were
         normalised by their own percentiles.
+    engines
+        Precisions to write beside fp32: "fp16", "bf16".
 
     Returns
     -------
@@ -118,7 +122,10 @@ def write_bundle(
         The manifest.
     """
     for n in stages:
-        _save(stage_graph(cascade, n), stage_file(folder, n))
+        stage = stage_graph(cascade, n)
+        _save(stage, stage_file(folder, n))
+        for engine in engines:
+            _save(lower(stage, engine), stage_file(folder, n, engine))
         _save(feature_graph(cascade, n), folder / f"features{n + 1}.onnx")
         if n:
             _save(enter_graph(cascade, n), folder / f"enter{n + 1}.onnx")

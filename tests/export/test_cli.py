@@ -99,7 +99,7 @@ def test_one_stage_compared_on_images(
     assert row[:2] == ["3", "images"]
     assert "".join(row[2:7]) == "26x32x28"  # the first patch
     assert float(row[-1]) <= 1e-3
-    assert "not yet usable: export stage 1, 2 into the same folder" in result.stdout
+    assert "fp32 not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert Bundle.open(folder).manifest.files.keys() == {
         "fp32/stage3.onnx", "features3.onnx", "enter3.onnx", "compose.onnx"
     }  # fmt: skip
@@ -136,6 +136,7 @@ def test_a_stage_that_differs_is_not_kept(
         (("--published", *3 * ["text.nii"], "--random-weights"), "exclude each other"),
         ((*TINY_RANDOM, "--intensity", "0", "1"), "with --published only"),
         ((*TINY_RANDOM, "--stage", "4"), "choose all, 1, 2, 3"),
+        ((*TINY_RANDOM, "--engine", "fp8"), "no engine fp8: choose from fp32, fp16, bf16"),
         ((*TINY_RANDOM, "--check", "no.nii", "text.nii"), "no.nii does not exist"),
         ((*TINY_RANDOM, "--check", "text.nii", "no.nii"), "text.nii is not a NIfTI file"),
         ((*TINY_RANDOM, "-o", "text.nii"), "text.nii is a file"),
