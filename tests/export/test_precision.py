@@ -93,6 +93,8 @@ def test_no_value_goes_up_and_down_again(exported: Path, index: int, engine: str
     assert len(set(casts.values())) == len(casts)  # nothing is cast twice
     read = {name for node in low.graph.node for name in node.input}
     assert casts.keys() <= read | {value.name for value in low.graph.output}
+    sized = {name for node in low.graph.node if node.op_type == "Shape" for name in node.input}
+    assert casts.keys().isdisjoint(sized)  # for its size alone nothing is cast
     assert count(low).casts == len(casts)
     assert count(low).low > 3 * count(low).full
 
