@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from rwcnet_export.graphs import (
 )
 from rwcnet_export.ops.call import DOMAIN, VERSION
 from rwcnet_export.pipeline import PIPELINE, pipeline_graph
+from rwcnet_export.precision import lower
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
@@ -37,9 +38,9 @@ def weights_sha256(cascade: Cascade) -> str:
     return digest.hexdigest()
 
 
-def stage_file(folder: Path, index: int) -> Path:
-    """Return where a bundle keeps the fp32 graph of stage `index` (0 is the coarsest)."""
-    return folder / "fp32" / f"stage{index + 1}.onnx"
+def stage_file(folder: Path, index: int, engine: str = "fp32") -> Path:
+    """Return where a bundle keeps the graph of stage `index` (0 is the coarsest)."""
+    return folder / engine / f"stage{index + 1}.onnx"
 
 
 def copy_bundle(
@@ -131,9 +132,10 @@ def write_bundle(
     licence: str,
     training_data: str,
     intensity_range: tuple[float, float] | None = None,
+    engines: Collection[str] = (),
     progress: Callable[[str], None] = lambda part: None,
 ) -> Path:
-    """Export a cascade in fp32.
+    """Export a cascade.
 
     Parameters
     ----------
@@ -149,6 +151,8 @@ def write_bundle(
     intensity_range
         The intensities that the model was trained to find as 0 and 1; None where images were
         normalised by their own percentiles.
+    engines
+        Precisions to write beside fp32: "fp16", "bf16".
     progress
         Called with a few words before each part of the work.
 
@@ -159,7 +163,10 @@ def write_bundle(
     """
     for n in stages:
         progress(f"exporting stage {n + 1}")
-        _save(stage_graph(cascade, n), stage_file(folder, n))
+        stage = stage_graph(cascade, n)
+        _save(stage, stage_file(folder, n))
+        for engine in engines:
+            _save(lower(stage, engine), stage_file(folder, n, engine))
         _save(feature_graph(cascade, n), folder / f"features{n + 1}.onnx")
         if n:
             _save(enter_graph(cascade, n), folder / f"enter{n + 1}.onnx")

@@ -15,7 +15,7 @@ from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pairs import SyntheticSource
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.mapping import Mapping
+from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.volumes import read_volume
 
@@ -24,6 +24,8 @@ from rwcnet_runtime.volumes import read_volume
 SIZES = ((48, 56, 64), (64, 48, 80))
 # Largest edge of the part of the user's images that is compared, in voxels of the stage's grid.
 LARGEST_EDGE = 64
+# The same where the whole chain is compared.
+LARGEST_IMAGE = 128
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,11 @@ def random_weights(config: ModelConfig) -> Cascade:
 
 
 def read_pair(
-    fixed: Path, moving: Path, multiple: int, intensity_range: tuple[float, float] | None = None
+    fixed: Path,
+    moving: Path,
+    multiple: int,
+    intensity_range: tuple[float, float] | None = None,
+    initial_transform: Path | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Read two files as the runtime does.
 
@@ -80,6 +86,8 @@ def read_pair(
         Axes are padded to a multiple of this.
     intensity_range
         What becomes 0 and 1, as `normalise` takes it.
+    initial_transform
+        ITK file that maps fixed points to moving points in LPS mm.
 
     Returns
     -------
@@ -92,7 +100,8 @@ def read_pair(
         If a file cannot be used, or the two have no common field of view.
     """
     still, other = read_volume(fixed), read_volume(moving)
-    mapping = Mapping(still.grid, other.grid)
+    initial = None if initial_transform is None else read_initial_transform(initial_transform)
+    mapping = Mapping(still.grid, other.grid, initial)
     if not mapping.inside().any():
         raise InputError(f"{fixed} and {moving} do not overlap in the world: give a pair that does")
     padding = Padding.to_multiple(still.grid.shape, multiple)
@@ -119,6 +128,32 @@ def _in_cascade(cascade: Cascade, index: int, name: str, fixed: Tensor, moving: 
 def _rounded_up(size: tuple[int, int, int], multiple: int) -> tuple[int, int, int]:
     i, j, k = (math.ceil(n / multiple) * multiple for n in size)
     return i, j, k
+
+
+def _middle(images: tuple[Tensor, Tensor], edge: int, multiple: int) -> tuple[Tensor, Tensor]:
+    largest = edge // multiple * multiple
+    starts = [max(0, length - largest) // 2 for length in images[0].shape[2:]]
+    i, j, k = (slice(start, start + largest) for start in starts)
+    fixed, moving = (x[..., i, j, k] for x in images)
+    return fixed, moving
+
+
+def whole_pair(cascade: Cascade, images: tuple[Tensor, Tensor] | None) -> Case:
+    """Return what the whole chain is compared on.
+
+    Parameters
+    ----------
+    cascade
+        Says what sizes it takes.
+    images
+        What `read_pair` returns, to compare on the middle of them; None for procedural shapes.
+    """
+    multiple = cascade.config.multiple
+    if images is not None:
+        return Case("images", *_middle(images, LARGEST_IMAGE, multiple), None)
+    source = SyntheticSource(_rounded_up(SIZES[1], multiple), resolution=1, amplitude=4)
+    pair = source.draw(torch.Generator().manual_seed(0))
+    return Case("shapes", pair.fixed, pair.moving, None)
 
 
 def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) -> Iterator[Case]:
@@ -152,9 +187,5 @@ def cases(cascade: Cascade, index: int, images: tuple[Tensor, Tensor] | None) ->
         )
         yield _in_cascade(cascade, index, "shapes", fixed, moving)
     if images is not None:
-        largest = LARGEST_EDGE * config.resolution // multiple * multiple
-        shape = images[0].shape[2:]
-        starts = [max(0, length - largest) // 2 for length in shape]
-        i, j, k = (slice(start, start + largest) for start in starts)
-        fixed, moving = (x[..., i, j, k] for x in images)
+        fixed, moving = _middle(images, LARGEST_EDGE * config.resolution, multiple)
         yield _in_cascade(cascade, index, "images", fixed, moving)

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import onnx
 import typer
 
+from rwcnet_export import gate
 from rwcnet_export.bundle import copy_bundle, moved_when_done, stage_file, write_bundle
-from rwcnet_export.cases import read_pair
+from rwcnet_export.cases import read_pair, whole_pair
 from rwcnet_export.parity import Comparison, compare_stage
+from rwcnet_export.precision import ENGINES, LOW_TYPES, count
 from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import PRESETS
 from rwcnet_runtime.bundle import MANIFEST, Bundle
@@ -33,6 +36,14 @@ def _indices(stage: str, count: int) -> list[int]:
     if stage != "all" and stage not in numbers:
         raise InputError(f"there is no stage {stage}: choose all, {', '.join(numbers)}")
     return [n for n, number in enumerate(numbers) if stage in ("all", number)]
+
+
+def _low_engines(asked: list[str]) -> list[str]:
+    """Return the precisions to write beside fp32, each once."""
+    for engine in asked:
+        if engine not in ENGINES:
+            raise InputError(f"there is no engine {engine}: choose from {', '.join(ENGINES)}")
+    return [engine for engine in LOW_TYPES if engine in asked]
 
 
 def _intensity_range(
@@ -114,6 +125,21 @@ def export(
     untrained: Annotated[
         bool, typer.Option("--random-weights", help="No training, for tests and timing.")
     ] = False,
+    engine: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Precision of the stages, one of {', '.join(ENGINES)}; may be given several "
+            "times. fp32 is always written: the others are compared with it."
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help=f"Keep a precision that changes flows by more than {gate.MEAN_VOX} "
+            "voxels on average.",
+        ),
+    ] = False,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Bundle folder; default: rwcnet-bundle-PRESET."),
@@ -149,6 +175,7 @@ def export(
             raise InputError(f"{target} is a file: choose a folder with -o")
         everything = range(len(cascade.config.stages))
         indices = _indices(stage, len(everything))
+        engines = _low_engines(engine or [])
         images = (
             None if check is None else read_pair(*check, cascade.config.multiple, intensity_range)
         )
@@ -169,20 +196,40 @@ def export(
                     licence=about.get("licence", "not stated"),
                     training_data=about.get("training_data", "not stated"),
                     intensity_range=intensity_range,
+                    engines=engines,
                     progress=show,
                 )
                 rows: list[Comparison] = []
                 for n in indices:
                     show(f"comparing stage {n + 1} with torch")
                     rows += compare_stage(cascade, n, stage_file(folder, n), images)
+                graphs = {
+                    low: {n: onnx.load(stage_file(folder, n, low)) for n in indices}
+                    for low in engines
+                }
+                differences: list[gate.FlowDifference] = []
+                if graphs:
+                    show("comparing precisions with fp32")
+                    pair = whole_pair(cascade, images)
+                    differences = gate.compare_engines(cascade, graphs, pair)
+            if not force:
+                gate.require(differences)
             typer.echo(_table(rows))
+            for low, models in graphs.items():
+                for n, model in models.items():
+                    typer.echo(f"stage {n + 1}, {low}: {count(model)}")
+            if differences:
+                typer.echo(gate.table(differences))
+            for missed in filter(gate.too_far, differences):
+                typer.echo(f"{missed.engine} is over {gate.MEAN_VOX:g} voxels: kept with --force")
             if images is None:
                 typer.echo("no real image was compared: --check FIXED MOVING does")
         typer.echo(f"wrote {target}")
-        missing = [n for n in everything if not stage_file(target, n).is_file()]
-        if missing:
-            numbers = ", ".join(str(n + 1) for n in missing)
-            typer.echo(f"not yet usable: export stage {numbers} into the same folder")
+        for kind in ("fp32", *engines):
+            missing = [n for n in everything if not stage_file(target, n, kind).is_file()]
+            if missing:
+                numbers = ", ".join(str(n + 1) for n in missing)
+                typer.echo(f"{kind} not yet usable: export stage {numbers} into the same folder")
         if builder is not None:
             compile_stages(Bundle.open(target), *builder, indices, typer.echo)
 

@@ -145,11 +145,47 @@ def ablations(report: Row) -> list[Sequence[str]]:
     return lines
 
 
+def precisions(report: Row) -> list[Sequence[str]]:
+    """Return one line a pair and engine."""
+    lines: list[Sequence[str]] = [
+        ("pair", "engine", "mean", "99 %", "largest", "accuracy in torch", "its change")
+    ]
+    measures = {
+        "dice_after": ("Dice {:.4f}", "{:+.4f}"),
+        "tre_mm_after": ("TRE {:.3f} mm", "{:+.3f} mm"),
+    }
+    for found in report["results"].values():
+        reference, *rows = found.values()
+        ((measure, value),) = reference.items()
+        absolute, change = measures[measure]
+        for row in rows:
+            size = " x ".join(map(str, row["size"]))
+            title = f"{row['case']}, {size}, flow {row['flow_vox']:.2f}"
+            distances = (f"{row[name]:.2g}" for name in ("mean_vox", "p99_vox", "max_vox"))
+            changed = change.format(row[measure] - value)
+            lines.append((title, row["engine"], *distances, absolute.format(value), changed))
+    return lines
+
+
+def precision_nodes(report: Row) -> list[Sequence[str]]:
+    """Return one line an engine and stage."""
+    return [
+        ("engine", "stage", "nodes in the low type", "in fp32", "casts"),
+        *(
+            (engine, str(n), str(stage["low"]), str(stage["full"]), str(stage["casts"]))
+            for engine, stages in report["nodes"].items()
+            for n, stage in enumerate(stages, start=1)
+        ),
+    ]
+
+
 # Marker, where it stands, newest of which results, how they become a table.
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
+    ("precisions", "export/README.md", "*-precisions.json", precisions),
+    ("precision nodes", "export/README.md", "*-precisions.json", precision_nodes),
 ]
 
 

@@ -17,11 +17,31 @@ Array = npt.NDArray[np.float32]
 
 NAME = "onnxruntime"
 DEVICE = "cpu"
+# What the CPU kernels compute the graphs of each precision in; those of others they do not take.
+ARITHMETIC = {
+    "fp32": "float32",
+    "fp16": "weights of float16; float32 where this CPU has no kernel of ONNX Runtime for float16",
+}
 
 
 def thread_count() -> int:
     """Return how many CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_arithmetic(engine: str) -> None:
+    """Refuse a precision that ONNX Runtime has no kernels for on the CPU.
+
+    Raises
+    ------
+    BackendError
+        If `ARITHMETIC` does not have it.
+    """
+    if engine not in ARITHMETIC:
+        raise BackendError(
+            f"ONNX Runtime does not run {engine} graphs on a CPU: choose "
+            f"{' or '.join(ARITHMETIC)} with --engine, or run the bundle's {engine} graphs on a GPU"
+        )
 
 
 @functools.cache

@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from rwcnet_runtime.backend import Array, Session
+from rwcnet_runtime.backend import Array, Session, require_arithmetic
 from rwcnet_runtime.bundle import Bundle, StageEntry
 from rwcnet_runtime.patches import lay_out, run_in_patches
 
@@ -37,12 +37,21 @@ class Cascade:
         Where the graphs are.
     engine
         Precision, one of `bundle.engines`.
+
+    Raises
+    ------
+    BundleError
+        If the bundle lacks a graph, or ONNX Runtime refuses one.
+    BackendError
+        If the bundle does not hold the precision, or a CPU cannot run it.
     """
 
     def __init__(self, bundle: Bundle, engine: str = "fp32") -> None:
         self.entries = bundle.manifest.stages
         self._reduce = {"average": downsample, "nearest": every}[bundle.manifest.reduction]
-        self._stages = [Session(bundle.stage_path(n, engine)) for n in range(len(self.entries))]
+        paths = [bundle.stage_path(n, engine) for n in range(len(self.entries))]
+        require_arithmetic(engine)
+        self._stages = [Session(path) for path in paths]
         self._enter = [
             Session(bundle.graph_path(f"enter{n + 1}.onnx")) for n in range(1, len(self.entries))
         ]

@@ -201,6 +201,7 @@ def register(
         "moving": str(other.path),
         "initial_transform": None if initial_transform is None else str(initial_transform),
         "engine": engine,
+        "arithmetic": backend.ARITHMETIC[engine],
         "backend": backend.NAME,
         "device": backend.DEVICE,
         "threads": backend.thread_count(),

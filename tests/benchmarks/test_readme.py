@@ -30,6 +30,26 @@ def test_labels_of_the_cortex_are_left_out():
     assert readme.subcortical_dice([{"labels": labels}]) == pytest.approx(0.8)
 
 
+def test_precisions_stand_beside_torch():
+    row = {"case": "a", "size": [4, 5, 6], "flow_vox": 2, "mean_vox": 0.0041, "p99_vox": 0.02}
+    rows = {
+        "torch": {"dice_after": 0.7},
+        "fp32": row | {"engine": "fp32", "max_vox": 0.1, "dice_after": 0.7},
+        "bf16": row | {"engine": "bf16", "max_vox": 0.25, "dice_after": 0.6995},
+    }
+    nodes = {"bf16": [{"low": 3, "full": 2, "casts": 1}]}
+    report = {"results": {"hippocampus_mr": rows}, "nodes": nodes}
+    _, fp32, bf16 = readme.precisions(report)
+    assert fp32[-2:] == ("Dice 0.7000", "+0.0000")
+    title = "a, 4 x 5 x 6, flow 2.00"
+    assert bf16 == (title, "bf16", "0.0041", "0.02", "0.25", "Dice 0.7000", "-0.0005")
+    rows = {"torch": {"tre_mm_after": 2.0}, "fp16": row | {"engine": "fp16", "max_vox": 1}}
+    rows["fp16"]["tre_mm_after"] = 2.01
+    _, fp16 = readme.precisions({"results": {"brain_templates": rows}})
+    assert fp16[-2:] == ("TRE 2.000 mm", "+0.010 mm")
+    assert readme.precision_nodes(report)[1:] == [("bf16", "1", "3", "2", "1")]
+
+
 def test_a_table_goes_between_its_markers_again_and_again():
     text = "before\n<!-- x -->\n<!-- /x -->\nafter\n"
     once = readme.fill(text, "x", "| 1 |")

@@ -100,15 +100,19 @@ def test_one_stage_compared_on_images(
     moving = save_phantom(make_grid("PSR", scale=1.1), "moving.nii.gz")
     folder = tmp_path / "new" / "bundle"
     arguments = ("--stage", "3", *TINY_RANDOM, "-o", folder, "--check", fixed, moving)
-    result = _export(*arguments)
+    result = _export(*arguments, "--engine", "fp16")
     assert result.exit_code == 0, result.output
-    (row,) = (line.split() for line in result.stdout.splitlines() if "images" in line)
+    row, whole = (line.split() for line in result.stdout.splitlines() if "images" in line)
     assert row[:2] == ["3", "images"]
     assert "".join(row[2:7]) == "26x32x28"  # the first patch
     assert float(row[-1]) <= 1e-3
-    assert "not yet usable: export stage 1, 2 into the same folder" in result.stdout
+    # The chain, the other stages of it in torch.
+    assert "".join(whole[:7]) == "fp16images36x32x28"
+    assert 0 < float(whole[-3]) < 0.05  # voxels
+    assert "fp16 not yet usable: export stage 1, 2 into the same folder" in result.stdout
+    assert "fp32 not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert Bundle.open(folder).manifest.files.keys() == {
-        "fp32/stage3.onnx", "features3.onnx", "enter3.onnx", "compose.onnx"
+        "fp32/stage3.onnx", "fp16/stage3.onnx", "features3.onnx", "enter3.onnx", "compose.onnx"
     }  # fmt: skip
 
 
@@ -215,6 +219,7 @@ def test_engines_are_built_of_what_was_written(
         (("--published", *3 * ["text.nii"], "--random-weights"), "exclude each other"),
         ((*TINY_RANDOM, "--intensity", "0", "1"), "with --published only"),
         ((*TINY_RANDOM, "--stage", "4"), "choose all, 1, 2, 3"),
+        ((*TINY_RANDOM, "--engine", "fp8"), "no engine fp8: choose from fp32, fp16, bf16"),
         ((*TINY_RANDOM, "--check", "no.nii", "text.nii"), "no.nii does not exist"),
         ((*TINY_RANDOM, "--check", "text.nii", "no.nii"), "text.nii is not a NIfTI file"),
         ((*TINY_RANDOM, "-o", "text.nii"), "text.nii is a file"),

@@ -1,8 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Cascade, downsample, every
+from rwcnet_runtime.errors import BackendError
 
 
 def test_downsample_averages_blocks():
@@ -18,6 +21,17 @@ def test_every_keeps_the_first_voxel_of_each_block():
     assert small.shape == (1, 1, 2, 3, 4)
     assert small[0, 0, 1, 2, 3] == image[0, 0, 2, 4, 6]
     np.testing.assert_array_equal(every(image, 1), image)
+
+
+def test_a_precision_that_a_cpu_cannot_run_is_refused_before_a_graph_is_opened(tmp_path):
+    packaged = Bundle.open()
+    stages = {f"bf16/stage{n}.onnx": "" for n in (1, 2, 3)}
+    manifest = dataclasses.replace(packaged.manifest, files=packaged.manifest.files | stages)
+    bundle = dataclasses.replace(packaged, folder=tmp_path, manifest=manifest)
+    with pytest.raises(BackendError, match=r"does not run bf16 graphs on a CPU: choose fp32 or"):
+        Cascade(bundle, "bf16")
+    with pytest.raises(BackendError, match="holds no int8 stages, only bf16, fp32"):
+        Cascade(bundle, "int8")
 
 
 def test_progress_reaches_the_end_of_each_stage_and_state_does_not_leak():

@@ -108,6 +108,7 @@ def test_the_report_says_what_was_done_and_found(registration, tmp_path):
     registration.save(tmp_path / "new" / "folder")
     report = json.loads((tmp_path / "new" / "folder" / "registration.json").read_text())
     assert report["engine"] == "fp32"
+    assert report["arithmetic"] == "float32"
     assert report["backend"] == "onnxruntime"
     assert report["bundle"]["name"] == "base"
     assert len(report["bundle"]["sha256"]) == 64
