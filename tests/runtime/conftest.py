@@ -120,6 +120,29 @@ class Runtime:
     def deserialize_cuda_engine(self, plan):
         return Engine()
 """
+# Its part for plugins: a layer more says that one was registered.
+PLUGIN = """
+import tensorrt
+
+class TensorDesc:
+    pass
+
+class KernelLaunchParams:
+    pass
+
+class AutoTuneCombination:
+    pass
+
+class SymIntExprs:
+    pass
+
+def register(name):
+    tensorrt.Network.layers = [*tensorrt.Network.layers, tensorrt.Layer("PLUGIN_V3", "float")]
+    tensorrt.Network.num_layers += 1
+    return lambda function: function
+
+autotune = aot_impl = lambda name: lambda function: function
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +161,10 @@ def install(tmp_path, monkeypatch):
         about = folder / f"{product.module}-9.9.dist-info"
         about.mkdir(parents=True, exist_ok=True)
         (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
-        (folder / f"{product.module}.py").write_text(STAND_IN + more)
+        (folder / product.module).mkdir(exist_ok=True)
+        (folder / product.module / "__init__.py").write_text(STAND_IN + more)
+        if product.plugin:
+            (folder / product.module / "plugin.py").write_text(PLUGIN)
         monkeypatch.syspath_prepend(folder)
         return product
 

@@ -25,6 +25,7 @@ def build(
     *,
     stride: int,
     gpu: bool,
+    plugin: bool,
     timing_cache: tuple[Path, Path] | None = None,
     limit_s: float = LIMIT_S,
 ) -> dict[str, Any]:
@@ -44,6 +45,8 @@ def build(
         Voxels of the images between two points of the hidden state.
     gpu
         Whether there is a GPU to load the engine on, for the summary.
+    plugin
+        Whether the local correlation is our kernel instead of its function body.
     timing_cache
         Where measured times were kept and where they go, which may be one place.
     limit_s
@@ -66,6 +69,7 @@ def build(
         "profile": profile,
         "stride": stride,
         "gpu": gpu,
+        "plugin": plugin,
         "timing_cache": timing_cache and {"old": str(timing_cache[0]), "new": str(timing_cache[1])},
     }
     return _run(product, onnx, job, limit_s)

@@ -30,6 +30,8 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
                 self.found.append(message)
 
     errors = Errors()
+    if job.get("plugin"):
+        _register_plugin()
     builder = trt.Builder(errors)
     # Typed by the graph: what TensorRT 11 always does, asked for by name of the older ones.
     network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -42,6 +44,16 @@ def _main(job: dict[str, Any]) -> dict[str, Any]:
     Path(job["plan"]).write_bytes(plan)
     engine_layers = _engine_layers(trt, errors, plan) if job["gpu"] else None
     return _network_summary(trt, network) if engine_layers is None else summarise(engine_layers)
+
+
+def _register_plugin() -> None:
+    from rwcnet_runtime.errors import BackendError
+    from rwcnet_runtime.kernels import plugin
+
+    try:
+        plugin.register()
+    except BackendError as error:
+        raise _BuildError(str(error)) from error
 
 
 def _support(parser: Any, path: Path) -> dict[str, Any]:

@@ -25,6 +25,8 @@ class Product:
     timing_cache
         Whether measured times of kernels are kept between builds. TensorRT-RTX measures nothing
         when it builds, and wants a GPU as soon as it is given such a cache.
+    plugin
+        Whether it takes `rwcnet_runtime.kernels.plugin`. TensorRT-RTX aborts on a plugin.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Product:
     title: str
     distributions: tuple[str, ...]
     timing_cache: bool
+    plugin: bool
 
     @property
     def version(self) -> str | None:
@@ -46,6 +49,7 @@ PRODUCTS = (
         "TensorRT",
         ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
         timing_cache=True,
+        plugin=True,
     ),
     Product(
         "tensorrt-rtx",
@@ -53,6 +57,7 @@ PRODUCTS = (
         "TensorRT-RTX",
         ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
         timing_cache=False,
+        plugin=False,
     ),
 )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from typing import Any
 
 from rwcnet_runtime.bundle import Bundle
@@ -14,6 +15,7 @@ from rwcnet_runtime.engines.cache import SCHEMA_VERSION, Plan, PlanCache, key
 from rwcnet_runtime.engines.products import Product
 from rwcnet_runtime.engines.profile import Profile, Shape, stage_profile
 from rwcnet_runtime.errors import BackendError
+from rwcnet_runtime.kernels.local_correlation import source
 
 Say = Callable[[str], None]
 
@@ -69,7 +71,9 @@ def compile_stages(
 def _facts(
     product: Product, gpu: Gpu | None, onnx_sha256: str, precision: str, profile: Profile
 ) -> dict[str, Any]:
-    """Return all that a plan depends on; the graph's own hash covers what its custom ops do."""
+    """Return all that a plan depends on; the graph's hash covers the bodies of its operators."""
+    # The kernel has no bf16.
+    plugin = product.plugin and precision != "bf16"
     return {
         "schema": SCHEMA_VERSION,
         "onnx": onnx_sha256,
@@ -82,7 +86,7 @@ def _facts(
         "system": f"{platform.system()} {platform.machine()}",
         "profile": [list(size) for size in profile],
         "flags": ["strongly typed", "no TF32"],
-        "plugin": "none",
+        "plugin": sha256(source().encode()).hexdigest() if plugin else "none",
     }
 
 
@@ -118,6 +122,7 @@ def _found_or_built(
             facts["profile"],
             stride=facts["stride"],
             gpu=gpu is not None,
+            plugin=facts["plugin"] != "none",
             timing_cache=timing,
         )
         seconds = time.perf_counter() - start

@@ -13,7 +13,7 @@ PROFILE = ((1, 8, 8, 8), (1, 16, 16, 16), (2, 32, 32, 32))
 
 def built(product, tmp_path, **options):
     plan = tmp_path / "engine.plan"
-    options = {"stride": 1, "gpu": False} | options
+    options = {"stride": 1, "gpu": False, "plugin": False} | options
     summary = build(product, tmp_path / "stage1.onnx", plan, PROFILE, **options)
     return json.loads(plan.read_bytes()), summary
 
@@ -86,6 +86,15 @@ def test_layers_are_counted(install, tmp_path, gpu, more, summary):
     _, found = built(install("tensorrt", more), tmp_path, gpu=gpu)
     names = ("of", "layers", "fp32_layers", "plugin_layers")
     assert found == dict(zip(names, summary, strict=True))
+
+
+def test_the_plugin_is_registered_where_it_is_asked_for(install, tmp_path):
+    product = install("tensorrt")
+    counts = [built(product, tmp_path, plugin=plugin)[1]["plugin_layers"] for plugin in (0, 1)]
+    assert counts == [1, 2]
+    (tmp_path / "site" / "tensorrt" / "plugin.py").unlink()
+    with pytest.raises(BackendError, match="TensorRT 9.9 failed .* needs TensorRT 10.9 or later"):
+        built(product, tmp_path, plugin=True)
 
 
 def test_what_a_parser_refuses_is_named(install, tmp_path):
