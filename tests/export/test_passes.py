@@ -147,5 +147,5 @@ def test_a_pass_that_finds_nothing_says_why_and_functions_are_kept(cascade):
     rewritten, outcomes = optimise(model)
     assert [outcome.fired for outcome in outcomes] == [0, 0, 0, 0]  # the export has run them
     assert all(f"({outcome.idle})" in str(outcome) for outcome in outcomes)
-    assert [f.name for f in rewritten.functions] == [f.name for f in model.functions]
+    assert list(rewritten.functions) == list(model.functions)
     assert rewritten.SerializeToString() == model.SerializeToString()

@@ -76,6 +76,12 @@ def optimise(model: onnx.ModelProto) -> tuple[onnx.ModelProto, list[Outcome]]:
     outcomes
         One a pass, in the order they ran.
     """
-    rewritten = ir.from_proto(model)
+    calls = onnx.ModelProto()
+    calls.CopyFrom(model)
+    # Bodies stay as they are, or graphs of one bundle would differ in them.
+    del calls.functions[:]
+    rewritten = ir.from_proto(calls)
     outcomes = [Outcome(name, run(rewritten), idle) for name, run, idle in _PASSES]
-    return ir.to_proto(rewritten), outcomes
+    result = ir.to_proto(rewritten)
+    result.functions.extend(model.functions)
+    return result, outcomes
