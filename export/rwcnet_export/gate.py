@@ -158,13 +158,13 @@ def require(differences: Iterable[FlowDifference]) -> None:
 def table(differences: Iterable[FlowDifference]) -> str:
     """Return what was compared, a line each."""
     lines = [
-        f"{'engine':7}{'case':9}{'size':15}{'mean flow':11}"
+        f"{'engine':7}{'case':9}{'size':17}{'mean flow':11}"
         "difference from torch: mean, 99 %, largest (voxels)"
     ]
     for row in differences:
         size = " x ".join(map(str, row.size))
         lines.append(
-            f"{row.engine:7}{row.case:9}{size:15}{row.flow_vox:<11.2f}"
+            f"{row.engine:7}{row.case:9}{size:17}{row.flow_vox:<11.2f}"
             f"{row.mean_vox:.1e}  {row.p99_vox:.1e}  {row.max_vox:.1e}"
         )
     return "\n".join(lines)

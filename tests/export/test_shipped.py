@@ -67,7 +67,8 @@ def test_the_pipeline_registers_a_brain_as_the_runtime_does(template):
 @pytest.mark.timeout(1800)
 def test_the_bundle_is_what_an_export_of_the_weights_gives(tmp_path):
     """File by file, so that graphs, manifest and exporter cannot drift apart."""
-    result = CliRunner().invoke(app, ["--stage", "all", "-o", str(tmp_path)])
+    engines = [word for engine in Bundle.open().engines for word in ("--engine", engine)]
+    result = CliRunner().invoke(app, ["--stage", "all", *engines, "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     packaged, new = (
         {
@@ -80,5 +81,6 @@ def test_the_bundle_is_what_an_export_of_the_weights_gives(tmp_path):
     other = sorted(name for name in packaged.keys() | new if packaged.get(name) != new.get(name))
     assert not other, (
         f"{', '.join(other)} in the package differ from an export of the weights in it: run "
-        "rwcnet-export --stage all -o runtime/rwcnet_runtime/bundles/base and commit what changes"
+        f"rwcnet-export --stage all {' '.join(engines)} -o runtime/rwcnet_runtime/bundles/base and "
+        "commit what changes"
     )

@@ -1,9 +1,14 @@
-"""A stand-in for TensorRT, which also says what it was asked for: its plan is that, as JSON."""
+"""A stand-in for TensorRT, which says what it was asked for, and bundles without an exporter."""
+
+import shutil
+from dataclasses import replace
 
 import pytest
 
+from rwcnet_runtime.bundle import MANIFEST, Bundle, sha256
 from rwcnet_runtime.engines.products import PRODUCTS
 
+# Its plan is what it was asked for, as JSON.
 STAND_IN = """
 import json
 
@@ -169,3 +174,25 @@ def install(tmp_path, monkeypatch):
         return product
 
     return put
+
+
+@pytest.fixture
+def with_precisions(tmp_path):
+    """The shipped fp32 stages, and once more under other names, changed or damaged."""
+
+    def make(*good, damaged=(), change=bytes):
+        folder = shutil.copytree(Bundle.open().folder, tmp_path / "bundle")
+        manifest = Bundle.open(folder).manifest
+        files = {name: x for name, x in manifest.files.items() if "stage" not in name}
+        for path in (folder / "fp32").iterdir():
+            files[f"fp32/{path.name}"] = sha256(path)
+        shutil.rmtree(folder / "fp16")
+        for precision in (*good, *damaged):
+            shutil.copytree(folder / "fp32", folder / precision)
+            for path in (folder / precision).iterdir():
+                path.write_bytes(b"no graph" if precision in damaged else change(path.read_bytes()))
+                files[f"{precision}/{path.name}"] = sha256(path)
+        (folder / MANIFEST).write_text(replace(manifest, files=files).to_json())
+        return folder
+
+    return make

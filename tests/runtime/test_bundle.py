@@ -18,7 +18,7 @@ def copy(tmp_path):
 def test_the_shipped_bundle_is_whole_and_says_what_it_is():
     bundle = Bundle.open()
     assert bundle.manifest.name == "base"
-    assert bundle.engines == ["fp32"]
+    assert bundle.engines == ["fp16", "fp32"]
     assert [s.resolution * s.stride for s in bundle.manifest.stages] == [4, 2, 1]
     assert "synthseg" in bundle.manifest.weights["training_data"].lower()
 

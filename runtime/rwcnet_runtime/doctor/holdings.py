@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backend import Session, require_arithmetic
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.doctor.operators import Operators, read_operators
 from rwcnet_runtime.engines.build import parse
@@ -29,6 +29,7 @@ def precisions(bundle: Bundle) -> Iterator[str]:
     """Yield a line a precision: whether ONNX Runtime loads all its stages on the CPU."""
     for engine in bundle.engines:
         try:
+            require_arithmetic(engine)
             for n in range(len(bundle.manifest.stages)):
                 Session(bundle.stage_path(n, engine))
         except RwcnetError as error:

@@ -30,6 +30,7 @@ def test_differences_are_lengths_in_voxels(with_precisions, monkeypatch):
     np.testing.assert_allclose(list(map(float, numbers)), expected, atol=1e-4)  # voxels
 
 
-def test_fp32_alone_has_nothing_to_be_compared_with():
+def test_fp32_alone_has_nothing_to_be_compared_with(with_precisions):
+    bundle = Bundle.open(with_precisions())
     with pytest.raises(InputError, match="rwcnet-export --check"):
-        next(check.compare_precisions(Bundle.open(), "fixed.nii", "moving.nii"))
+        next(check.compare_precisions(bundle, "fixed.nii", "moving.nii"))

@@ -95,14 +95,15 @@ def test_devices_and_versions_are_named(installed, monkeypatch):
     assert any("TensorRT 11.4 failed on" in line for line in found["Operators"])
 
 
-def test_engines_in_the_cache_are_listed_with_what_refuses_a_node(install):
+def test_engines_in_the_cache_are_listed_with_what_refuses_a_node(install, with_precisions):
+    folder = with_precisions()
     product = install(
         "tensorrt-rtx",
         "OnnxParser.num_errors = 1\n"
         "OnnxParser.get_error = lambda self, n: Error('Resize', 'no cubic')",
     )
-    compile_stages(Bundle.open(), product, [(64, 64, 64)], [1])
-    found, _, _ = sections()
+    compile_stages(Bundle.open(folder), product, [(64, 64, 64)], [1])
+    found, _, _ = sections("--bundle", folder)
     assert "fp32/stage2.onnx: TensorRT-RTX refuses Resize (no cubic)" in found["Operators"]
     (mine, others) = found["Cached engines"]
     assert mine.startswith("fp32/stage2.onnx: tensorrt-rtx 9.9 for GPU none, ")
@@ -136,15 +137,15 @@ def test_a_pair_in_every_precision(installed, with_precisions, tmp_path):
     image.set_sform(np.eye(4), code=1)
     nib.save(image, tmp_path / "image.nii.gz")
     pair = 2 * (tmp_path / "image.nii.gz",)
-    folder = with_precisions("other", damaged=("broken",))
+    folder = with_precisions("fp16", damaged=("bf16",))
     found, code, _ = sections("--bundle", folder, "--check", *pair)
     assert code == 0
     assert "against fp32 in ONNX Runtime on the CPU" in found["Check"][0]
     rows = {line.split()[0]: line.split()[1:] for line in found["Check"][2:]}
-    assert rows["other"] == 3 * ["0.0000"]  # the same graphs
-    assert rows["broken"][:2] == ["not", "run:"]
-    assert any(line.startswith("broken does not run") for line in found["Precisions"])
-    assert any("broken/stage1.onnx is no ONNX file" in line for line in found["Operators"])
+    assert rows["fp16"] == 3 * ["0.0000"]  # the same graphs
+    assert rows["bf16"][:2] == ["not", "run:"]
+    assert any(line.startswith("bf16 does not run") for line in found["Precisions"])
+    assert any("bf16/stage1.onnx is no ONNX file" in line for line in found["Operators"])
 
 
 def test_an_operator_without_a_body_is_named(installed, with_precisions):

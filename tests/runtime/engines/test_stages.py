@@ -1,12 +1,11 @@
 """Engines of a bundle: built once, found again, built anew when damaged or for other facts."""
 
 import json
-import shutil
 from dataclasses import replace
 
 import pytest
 
-from rwcnet_runtime.bundle import MANIFEST, Bundle, sha256
+from rwcnet_runtime.bundle import MANIFEST, Bundle
 from rwcnet_runtime.devices import Gpu
 from rwcnet_runtime.engines import stages as module
 from rwcnet_runtime.engines.cache import PlanCache
@@ -22,16 +21,22 @@ def no_gpu(monkeypatch):
     monkeypatch.setattr(module, "gpus", list)
 
 
-def compiled(product, bundle=None, stages=(0,)):
+@pytest.fixture
+def bundle(with_precisions):
+    """One precision."""
+    return Bundle.open(with_precisions())
+
+
+def compiled(product, bundle, stages=(0,)):
     said = []
-    plans = compile_stages(bundle or Bundle.open(), product, SHAPES, stages, said.append)
+    plans = compile_stages(bundle, product, SHAPES, stages, said.append)
     return plans, said
 
 
-def test_an_engine_is_built_once(install):
+def test_an_engine_is_built_once(install, bundle):
     product = install("tensorrt-rtx")
-    (first,), (built,) = compiled(product)
-    (second,), (found,) = compiled(product)
+    (first,), (built,) = compiled(product, bundle)
+    (second,), (found,) = compiled(product, bundle)
     assert built.startswith("fp32/stage1.onnx: engine built in ")
     assert "(not run), tensorrt-rtx 9.9 for GPU none, 0.0 MiB, grids 32x32x32 to 32x32x32" in built
     assert built.endswith("network of 3 layers, 2 in fp32, 1 of the plugin")
@@ -41,23 +46,23 @@ def test_an_engine_is_built_once(install):
     assert json.loads(first.read())["sizes"]["hidden"] == 3 * [[1, 6, 16, 16, 16]]
 
 
-def test_a_damaged_engine_is_built_again(install):
+def test_a_damaged_engine_is_built_again(install, bundle):
     product = install("tensorrt-rtx")
-    (plan,), _ = compiled(product)
+    (plan,), _ = compiled(product, bundle)
     plan.path.write_bytes(b"something else")
-    (again,), said = compiled(product)
+    (again,), said = compiled(product, bundle)
     assert again == plan
     assert again.read() != b"something else"
     assert said[0] == "fp32/stage1.onnx: the engine in the cache is damaged and is built again"
     assert said[1].startswith("fp32/stage1.onnx: engine built in ")
 
 
-def test_another_gpu_driver_or_size_is_another_engine(install, monkeypatch):
-    product, bundle = install("tensorrt"), Bundle.open()
+def test_another_gpu_driver_or_size_is_another_engine(install, bundle, monkeypatch):
+    product = install("tensorrt")
     a, b = Gpu("NVIDIA L4", "8.9", "580.1"), Gpu("NVIDIA L4", "8.9", "581.0")
     for gpus in ([], [a], [b]):
         monkeypatch.setattr(module, "gpus", lambda gpus=gpus: gpus)
-        compiled(product)
+        compiled(product, bundle)
     compile_stages(bundle, product, [(64, 64, 96)], [0])
     plans = PlanCache().plans()
     assert len(plans) == 4
@@ -69,13 +74,10 @@ def test_another_gpu_driver_or_size_is_another_engine(install, monkeypatch):
     ]
 
 
-def test_every_precision_is_built(install, tmp_path):
-    folder = shutil.copytree(Bundle.open().folder, tmp_path / "bundle")
-    (folder / "fp16").mkdir()
-    shutil.copyfile(folder / "fp32" / "stage2.onnx", folder / "fp16" / "stage2.onnx")
+def test_every_precision_is_built(install, with_precisions):
+    folder = with_precisions("fp16")
     manifest = Bundle.open(folder).manifest
-    name = "fp16/stage2.onnx"
-    files = manifest.files | {name: sha256(folder / name)}
+    files = {name: x for name, x in manifest.files.items() if name != "fp16/stage1.onnx"}
     (folder / MANIFEST).write_text(replace(manifest, files=files).to_json())
     plans, said = compiled(install("tensorrt-rtx"), Bundle.open(folder), stages=(0, 1))
     # Stage 1 is not there in fp16.
@@ -87,17 +89,17 @@ def test_every_precision_is_built(install, tmp_path):
     assert [plan.facts["precision"] for plan in plans] == ["fp32", "fp16", "fp32"]
 
 
-def test_times_go_into_the_cache_of_tensorrt_alone(install):
+def test_times_go_into_the_cache_of_tensorrt_alone(install, bundle):
     for name, count in (("tensorrt-rtx", 0), ("tensorrt", 1)):
         install(name)
-        compiled(find_product(name), stages=(0, 1))
+        compiled(find_product(name), bundle, stages=(0, 1))
         assert len(list(PlanCache().folder.glob("*.timing"))) == count
 
 
-def test_a_build_that_fails_leaves_nothing(install):
+def test_a_build_that_fails_leaves_nothing(install, bundle):
     product = install("tensorrt-rtx", "import os; os.abort()")
     with pytest.raises(BackendError, match="SIGABRT"):
-        compiled(product)
+        compiled(product, bundle)
     cache = PlanCache()
     assert cache.plans() == []
     assert not [path for path in cache.folder.iterdir() if path.suffix != ".lock"]
