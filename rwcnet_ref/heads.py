@@ -78,10 +78,12 @@ def read_label_maps(folder: Path) -> list[LabelMap]:
     Raises
     ------
     FileNotFoundError
-        If the folder holds none.
+        If there is no such folder, or it holds none.
     InputError
         If a file of it cannot be used.
     """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {folder}")
     paths = sorted(folder.glob("seg_*.nii.gz"))
     if not paths:
         raise FileNotFoundError(f"{folder} holds no label maps seg_*.nii.gz")

@@ -44,18 +44,13 @@ def require_arithmetic(engine: str) -> None:
         )
 
 
-@functools.cache
+@functools.cache  # a second pool would be another one, and this is ONNX Runtime's own state
 def _share_memory() -> None:
-    """Give the sessions of this process one pool of memory, grown by what is asked for.
-
-    Left alone each session keeps a pool for itself, never gives it back, and doubles it as it
-    grows: five times the memory for a whole cascade.
-    """
-    pool = ort.OrtArenaCfg({"arena_extend_strategy": 1})  # as requested, not powers of two
+    """Give the sessions of this process one pool of memory; left alone each keeps its own."""
     info = ort.OrtMemoryInfo(
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
-    ort.create_and_register_allocator(info, pool)
+    ort.create_and_register_allocator(info, ort.OrtArenaCfg({}))
 
 
 class Session:

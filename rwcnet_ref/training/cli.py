@@ -57,7 +57,7 @@ class _Terminal:
         stages, number = len(training.settings.stages), training.index + 1
         parameters = sum(p.numel() for p in training.stage.parameters())
         self._say(
-            f"stage {number} of {stages} at 1/{config.resolution}: {parameters:,} parameters, "
+            f"stage {number} of {stages} at 1/{config.grid}: {parameters:,} parameters, "
             f"device {training.device}, {training.settings.run.precision}, {plan.steps:,} steps of "
             f"{plan.batch} {'pair' if plan.batch == 1 else 'pairs'}"
             + (f", going on from step {training.step:,}" if training.step else "")

@@ -156,7 +156,7 @@ def test_no_number_is_exit_code_1_and_one_sentence(config, tmp_path, monkeypatch
         (["{config}", "--device", "gpu"], "training.device is 'gpu'"),
         (["{config}", "--device", "cuda:63"], "device cuda:63 is not there"),
         (["{config}", "-o", "{config}"], "is a file: choose a folder with -o"),
-        (["base"], "synthseg_label_maps holds no label maps"),
+        (["base"], "there is no folder synthseg_label_maps"),
         (["{config}", "--stage", "2", "-o", "new"], "stage 1 is not trained in new"),
     ],
     ids=str,
