@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -21,7 +22,7 @@ from rwcnet_export.graphs import (
 )
 from rwcnet_export.ops.call import DOMAIN, VERSION
 from rwcnet_export.pipeline import PIPELINE, pipeline_graph
-from rwcnet_export.precision import lower
+from rwcnet_export.precision import LOW_TYPES, lower
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
@@ -76,7 +77,8 @@ def moved_when_done(target: Path) -> Iterator[Path]:
     Yields
     ------
     Path
-        On the disk of `target`. If the block fails, `target` stays as it was.
+        On the disk of `target`. If the block fails, `target` stays as it was. Should moving fail,
+        the manifest is still the old one, and refuses files that are new.
 
     Raises
     ------
@@ -108,6 +110,12 @@ def _move(source: Path, target: Path) -> None:
         place = target / path.relative_to(source)
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
+    # Stages of an export before, in a precision that this one has not.
+    known = json.loads((target / MANIFEST).read_bytes())["files"]
+    for engine in LOW_TYPES:
+        for path in target.glob(f"{engine}/stage*.onnx"):
+            if path.relative_to(target).as_posix() not in known:
+                path.unlink()
 
 
 def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:

@@ -20,6 +20,7 @@ from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import PRESETS
 from rwcnet_runtime.bundle import MANIFEST, Bundle
 from rwcnet_runtime.commands import one_sentence_errors, progress_bars
+from rwcnet_runtime.engines.cache import PlanCache
 from rwcnet_runtime.engines.products import PRODUCTS, Product, find_product
 from rwcnet_runtime.engines.profile import DEFAULT_SHAPES, Shape, parse_shape
 from rwcnet_runtime.engines.stages import compile_stages
@@ -77,6 +78,7 @@ def _builder(
             raise InputError("--shape goes with --compile only: leave it out")
         return None
     sizes = [parse_shape(shape, multiple) for shape in shapes or ()]
+    PlanCache()  # refuses a folder that others can write to
     return find_product(product), sizes or DEFAULT_SHAPES
 
 
@@ -225,13 +227,15 @@ def export(
             if images is None:
                 typer.echo("no real image was compared: --check FIXED MOVING does")
         typer.echo(f"wrote {target}")
+        bundle = Bundle.open(target)
         for kind in ("fp32", *engines):
-            missing = [n for n in everything if not stage_file(target, n, kind).is_file()]
+            names = [stage_file(Path(), n, kind).as_posix() for n in everything]
+            missing = [n for n in everything if names[n] not in bundle.manifest.files]
             if missing:
                 numbers = ", ".join(str(n + 1) for n in missing)
                 typer.echo(f"{kind} not yet usable: export stage {numbers} into the same folder")
         if builder is not None:
-            compile_stages(Bundle.open(target), *builder, indices, typer.echo)
+            compile_stages(bundle, *builder, indices, typer.echo)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import onnx
 import torch
+import torch._dynamo  # now: torch swallows a Ctrl-C that comes while it imports this later
 from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops

@@ -12,7 +12,7 @@ from rwcnet_runtime.engines.build import parse
 from rwcnet_runtime.engines.cache import PlanCache, default_folder
 from rwcnet_runtime.engines.products import PRODUCTS
 from rwcnet_runtime.engines.stages import describe
-from rwcnet_runtime.errors import RwcnetError
+from rwcnet_runtime.errors import BackendError, RwcnetError
 
 
 def contents(bundle: Bundle) -> Iterator[str]:
@@ -83,6 +83,11 @@ def plans(bundle: Bundle) -> Iterator[str]:
         if name is None:
             others, size = others + 1, size + stat.st_size
         else:
+            try:
+                plan.read()
+            except BackendError as error:
+                yield f"{name}: {error}"
+                continue
             yield f"{name}: {describe(plan)}; {_age(time.time() - stat.st_mtime)} old"
     yield f"{others} engines of other bundles, {size / 2**20:.1f} MiB, in {folder}"
 

@@ -30,7 +30,7 @@ def backends() -> Iterator[str]:
         yield (
             f"{product.name} {product.version}"
             if product.version
-            else f"{product.name} is not installed: pip install {product.name}"
+            else f'{product.name} is not installed: pip install "rwcnet[{product.name}]"'
         )
 
 

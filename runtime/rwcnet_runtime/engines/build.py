@@ -115,5 +115,8 @@ def _run(product: Product, onnx: Path, job: dict[str, Any], limit_s: float) -> d
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or ["no reason given"])[-1]
         raise BackendError(f"{program} failed on {onnx}: {reason}")
-    result: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+    lines = child.stdout.splitlines()
+    if not lines:
+        raise BackendError(f"{program} ended without a word on {onnx}: try another version of it")
+    result: dict[str, Any] = json.loads(lines[-1])
     return result

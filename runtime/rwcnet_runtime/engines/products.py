@@ -15,7 +15,7 @@ class Product:
     Attributes
     ----------
     name
-        What the user calls it, and what pip installs.
+        What the user calls it, and the extra that installs it.
     module
         What Python imports.
     title
@@ -85,5 +85,5 @@ def find_product(name: str) -> Product:
         names = " or ".join(product.name for product in PRODUCTS)
         raise InputError(f"there is no engine builder {name}: choose {names}")
     if found.version is None:
-        raise BackendError(f"{found.title} is not installed: pip install {found.name}")
+        raise BackendError(f'{found.title} is not installed: pip install "rwcnet[{found.name}]"')
     return found

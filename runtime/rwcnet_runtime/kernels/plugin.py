@@ -29,12 +29,13 @@ def register() -> None:
         If TensorRT is not installed, or older than plugins compiled ahead of time (10.9).
     """
     try:
+        import cuda.bindings.nvrtc  # noqa: F401  (or the build would fail in the middle)
         import tensorrt as trt
         import tensorrt.plugin as trtp
         from tensorrt.plugin import KernelLaunchParams, TensorDesc
     except ImportError as error:
         raise BackendError(
-            f"the plugin {ID} needs TensorRT 10.9 or later, which does not load ({error}); "
+            f"the plugin {ID} needs TensorRT 10.9 or later and NVRTC, which do not load ({error}); "
             'pip install "rwcnet[tensorrt]"'
         ) from error
 

@@ -14,6 +14,7 @@ from rwcnet_runtime.doctor import machine
 from rwcnet_runtime.doctor.cli import doctor_app
 from rwcnet_runtime.engines import products
 from rwcnet_runtime.engines import stages as engine_stages
+from rwcnet_runtime.engines.cache import PlanCache
 from rwcnet_runtime.engines.stages import compile_stages
 
 ORT = "1.2.3"
@@ -109,6 +110,10 @@ def test_engines_in_the_cache_are_listed_with_what_refuses_a_node(install, with_
     assert mine.startswith("fp32/stage2.onnx: tensorrt-rtx 9.9 for GPU none, ")
     assert mine.endswith(" seconds old")
     assert others.startswith("0 engines of other bundles, 0.0 MiB, in ")
+    for plan in PlanCache().plans():
+        plan.path.write_bytes(b"something else")
+    found, _, _ = sections("--bundle", folder)
+    assert "is damaged" in found["Cached engines"][0]
 
 
 def test_a_cache_that_others_can_write_to_is_refused(installed, tmp_path):

@@ -118,5 +118,7 @@ def test_products_by_name(install, monkeypatch):
         find_product("trt")
     monkeypatch.setattr("rwcnet_runtime.engines.products.version_of", lambda name: None)
     for name, title in (("tensorrt", "TensorRT"), ("tensorrt-rtx", "TensorRT-RTX")):
-        with pytest.raises(BackendError, match=f"^{title} is not installed: pip install {name}$"):
+        with pytest.raises(
+            BackendError, match=rf'^{title} is not installed: pip install "rwcnet\[{name}\]"$'
+        ):
             find_product(name)
