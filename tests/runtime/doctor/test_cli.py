@@ -59,8 +59,8 @@ def test_the_shipped_bundle_on_a_bare_machine(installed):
     assert "CPUExecutionProvider" in found["Backends"][0]
     assert found["Backends"][1:] == [
         "openvino is not installed: pip install openvino",
-        "tensorrt is not installed: pip install tensorrt",
-        "tensorrt-rtx is not installed: pip install tensorrt-rtx",
+        'tensorrt is not installed: pip install "rwcnet[tensorrt]"',
+        'tensorrt-rtx is not installed: pip install "rwcnet[tensorrt-rtx]"',
     ]
     assert found["Devices"][1] == "no CUDA device found"
     bundle = Bundle.open()
