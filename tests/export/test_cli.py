@@ -230,7 +230,7 @@ def test_engines_are_built_of_what_was_written(
             (*TINY_RANDOM, "--compile", "tensorrt", "--shape", "63x64x65"),
             "multiple of 4, and the nearest that fits is 64x64x64",
         ),
-        ((*TINY_RANDOM, "--compile", "tensorrt"), "pip install tensorrt"),
+        ((*TINY_RANDOM, "--compile", "tensorrt"), 'pip install "rwcnet[tensorrt]"'),
     ],
 )
 def test_wrong_calls(

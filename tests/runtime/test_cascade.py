@@ -30,7 +30,7 @@ def test_a_precision_that_a_cpu_cannot_run_is_refused_before_a_graph_is_opened(t
     bundle = dataclasses.replace(packaged, folder=tmp_path, manifest=manifest)
     with pytest.raises(BackendError, match=r"does not run bf16 graphs on a CPU: choose fp32 or"):
         Cascade(bundle, "bf16")
-    with pytest.raises(BackendError, match="holds no int8 stages, only bf16, fp32"):
+    with pytest.raises(BackendError, match="holds no int8 stages, only bf16, fp16, fp32"):
         Cascade(bundle, "int8")
 
 

@@ -141,7 +141,7 @@ def test_images_that_do_not_overlap_are_refused(brain, tmp_path):
 
 
 def test_an_engine_the_bundle_does_not_hold_is_refused(pair):
-    with pytest.raises(BackendError, match="only fp32"):
+    with pytest.raises(BackendError, match="only fp16, fp32"):
         register(*pair, engine="int8")
 
 
