@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -111,7 +110,7 @@ def _move(source: Path, target: Path) -> None:
         place.parent.mkdir(parents=True, exist_ok=True)
         path.replace(place)
     # Stages of an export before, in a precision that this one has not.
-    known = json.loads((target / MANIFEST).read_bytes())["files"]
+    known = Manifest.from_json((target / MANIFEST).read_bytes()).files
     for engine in LOW_TYPES:
         for path in target.glob(f"{engine}/stage*.onnx"):
             if path.relative_to(target).as_posix() not in known:

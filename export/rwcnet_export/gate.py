@@ -18,6 +18,7 @@ from rwcnet_export.parity import ParityError
 from rwcnet_export.rounding import rounding_graph
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.backend import Array, Session
+from rwcnet_runtime.metrics import flow_distance
 
 # The mean over an image that a precision may be away from fp32 torch. Interpolation and what the
 # network itself misses are both more than that.
@@ -56,16 +57,8 @@ class FlowDifference:
     @classmethod
     def between(cls, engine: str, case: str, found: Array, expected: Array) -> FlowDifference:
         """Measure two flows (1, 3, i, j, k) in voxels."""
-        length = np.linalg.norm(found - expected, axis=1)
-        return cls(
-            engine,
-            case,
-            expected.shape[2:],
-            float(np.linalg.norm(expected, axis=1).mean()),
-            float(length.mean()),
-            float(np.quantile(length, 0.99)),
-            float(length.max()),
-        )
+        mean_flow, _, _ = flow_distance(expected, np.zeros_like(expected))
+        return cls(engine, case, expected.shape[2:], mean_flow, *flow_distance(found, expected))
 
 
 class _StandIn:

@@ -24,12 +24,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from sessions import open_session
 from slice_bodies import slice_bodies
 
 from rwcnet_export.ops import OPSET, add_functions
 from rwcnet_export.ops.call import DOMAIN, PLUGIN
-from rwcnet_runtime.backend import thread_count
 from rwcnet_runtime.evaluation.summary import environment
 
 SIZE, CHANNELS, RADIUS, OUTPUTS = (40, 48, 56), 16, 3, 8
@@ -57,7 +56,7 @@ WRITINGS = [*OPERATIONS, *SLICES]
 TOLERANCE = 1e-4
 
 
-def model(writing: str) -> bytes:
+def model(writing: str) -> onnx.ModelProto:
     """Return a graph of one call, any size and batch."""
     make = onnx.helper.make_tensor_value_info
     maps = ["b", CHANNELS, "i", "j", "k"]
@@ -81,18 +80,11 @@ def model(writing: str) -> bytes:
     if writing in SLICES:
         text = f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{SLICES[writing]}'
         whole.functions[0].CopyFrom(onnx.parser.parse_function(text))
-    return bytes(whole.SerializeToString())
+    return whole
 
 
 def _peak_mib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-
-
-def _session(writing: str) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = thread_count()
-    providers = ["CPUExecutionProvider"]
-    return onnxruntime.InferenceSession(model(writing), options, providers=providers)
 
 
 def _inputs(size: tuple[int, int, int]) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
@@ -108,16 +100,16 @@ def _inputs(size: tuple[int, int, int]) -> dict[str, np.ndarray[Any, np.dtype[np
 def check() -> None:
     """Raise unless all writings of the dot product agree, on a grid about as large as the cube."""
     inputs = _inputs((5, 7, 9))
-    (expected,) = _session("dot").run(None, inputs)
+    (expected,) = open_session(model("dot")).run(None, inputs)
     for writing in SLICES:
-        (found,) = _session(writing).run(None, inputs)
+        (found,) = open_session(model(writing)).run(None, inputs)
         if not np.abs(found - expected).max() < TOLERANCE:
             raise AssertionError(f"{writing} is not the dot product")
 
 
 def measure(writing: str, repeats: int) -> dict[str, Any]:
     """Run one writing; in a fresh process, since the peak of memory never falls."""
-    session, inputs = _session(writing), _inputs(SIZE)
+    session, inputs = open_session(model(writing)), _inputs(SIZE)
     before, seconds, cpu_seconds = _peak_mib(), [], []
     for _ in range(repeats):
         start, cpu_start = time.perf_counter(), time.process_time()

@@ -18,26 +18,16 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from sessions import open_session
 
 from rwcnet_export.graphs import stage_graph, trace
 from rwcnet_export.passes import optimise
 from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import ModelConfig
-from rwcnet_runtime.backend import thread_count
 from rwcnet_runtime.evaluation.summary import environment
 
 SIZE = (64, 80, 96)  # of the stage's own images
 REPEATS = 7
-
-
-def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """Load a graph."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = thread_count()
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
 
 
 def inputs(config: ModelConfig, index: int) -> dict[str, np.ndarray]:
@@ -54,7 +44,7 @@ def measure(before: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, A
     """Run all passes on a graph and compare it with what comes out."""
     after, outcomes = optimise(before)
     graphs = {"before": before, "after": after}
-    sessions = {name: session(model) for name, model in graphs.items()}
+    sessions = {name: open_session(model) for name, model in graphs.items()}
     seconds: dict[str, list[float]] = {name: [] for name in sessions}
     flows = {}
     for _ in range(REPEATS):

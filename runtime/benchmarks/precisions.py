@@ -37,14 +37,23 @@ from rwcnet_runtime.volumes import read_volume
 PAIRS = {"brain_templates": "colin27-to-mni", "hippocampus_mr": "hippocampus-01"}
 
 
-def accuracy(case: evaluation.Case, flow: Array, multiple: int) -> dict[str, float]:
-    """Return Dice or TRE of a flow on the padded grid of a case."""
-    fixed, moving = read_volume(case.fixed), read_volume(case.moving)
-    initial = read_initial_transform(case.initial_transform) if case.initial_transform else None
-    inner = Padding.to_multiple(fixed.grid.shape, multiple).remove(flow[0])
-    displacement_mm = Mapping(fixed.grid, moving.grid, initial, inner).displacement_mm()
-    found = evaluation.measure(case, fixed, moving, displacement_mm)
-    return {name: found[name] for name in ("dice_after", "tre_mm_after") if name in found}
+class Judge:
+    """Measures flows on the padded grid of a case, whose files are read once."""
+
+    def __init__(self, case: evaluation.Case, multiple: int) -> None:
+        self._case = case
+        self._fixed, self._moving = read_volume(case.fixed), read_volume(case.moving)
+        initial = case.initial_transform
+        self._initial = None if initial is None else read_initial_transform(initial)
+        self._padding = Padding.to_multiple(self._fixed.grid.shape, multiple)
+
+    def accuracy(self, flow: Array) -> dict[str, float]:
+        """Return Dice or TRE of a flow (1, 3, i, j, k) in voxels."""
+        inner = self._padding.remove(flow[0])
+        mapping = Mapping(self._fixed.grid, self._moving.grid, self._initial, inner)
+        displacement_mm = mapping.displacement_mm()
+        found = evaluation.measure(self._case, self._fixed, self._moving, displacement_mm)
+        return {name: found[name] for name in ("dice_after", "tre_mm_after") if name in found}
 
 
 @torch.inference_mode()
@@ -56,11 +65,12 @@ def compare(
     images = read_pair(case.fixed, case.moving, multiple, None, case.initial_transform)
     pair = Case(case.name, *images, None)
     expected = cascade(pair.fixed, pair.moving).numpy()
-    rows: dict[str, Any] = {"torch": accuracy(case, expected, multiple)}
+    judge = Judge(case, multiple)
+    rows: dict[str, Any] = {"torch": judge.accuracy(expected)}
     for engine, graphs in engines.items():
         flow = gate.rounded_flow(cascade, graphs, pair)
         row = asdict(gate.FlowDifference.between(engine, case.name, flow, expected))
-        rows[engine] = row | accuracy(case, flow, multiple)
+        rows[engine] = row | judge.accuracy(flow)
         print(json.dumps(rows[engine]), flush=True)
     return rows
 

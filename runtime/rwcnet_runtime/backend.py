@@ -44,7 +44,7 @@ def require_arithmetic(engine: str) -> None:
         )
 
 
-@functools.cache  # a second pool would be another one, and this is ONNX Runtime's own state
+@functools.cache  # once: ONNX Runtime keeps the pool for the whole process
 def _share_memory() -> None:
     """Give the sessions of this process one pool of memory; left alone each keeps its own."""
     info = ort.OrtMemoryInfo(

@@ -1,4 +1,4 @@
-"""How alike two images are."""
+"""How alike two images, or two flows, are."""
 
 from __future__ import annotations
 
@@ -25,3 +25,19 @@ def mutual_information(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
     apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     there = joint > 0
     return float(np.sum(joint[there] * np.log(joint[there] / apart[there])))
+
+
+def flow_distance(a: NDArray[np.float32], b: NDArray[np.float32]) -> tuple[float, float, float]:
+    """Mean, 99th percentile and largest distance between two flows at a voxel, in their unit.
+
+    Parameters
+    ----------
+    a, b
+        (..., 3, i, j, k), of one shape.
+    """
+    length = np.linalg.norm(a - b, axis=-4)
+    return (
+        float(length.mean(dtype=np.float64)),
+        float(np.percentile(length, 99)),
+        float(length.max()),
+    )

@@ -54,8 +54,8 @@ def function_body(metric: str, channels: int = 0, outputs: int = 0) -> str:
         "dot" or "absolute_difference".
     channels, outputs
         Of the features and of the result, 0 where that is not known. Where both are, the body of
-        "dot" has no more than 32 channels alive at a time; else it is one for any number of
-        channels, all alive at once.
+        "dot" has no more than 32 channels alive at a time, or those of one feature if these are
+        more; else it is one for any number of channels, all alive at once.
     """
     if metric == "absolute_difference":
         return _ABSOLUTE_DIFFERENCE

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.errors import BackendError, BundleError, InputError
+from rwcnet_runtime.metrics import flow_distance
 from rwcnet_runtime.registration import register
 
 REFERENCE = "fp32"
@@ -47,8 +48,7 @@ def compare_precisions(bundle: Bundle, fixed: Path, moving: Path) -> Iterator[st
         except (BackendError, BundleError) as error:
             yield f"{engine:11}not run: {error}"
             continue
-        length = np.linalg.norm(found - expected, axis=0)
-        mean, p99, most = length.mean(dtype=np.float64), np.percentile(length, 99), length.max()
+        mean, p99, most = flow_distance(found, expected)
         yield f"{engine:11}{mean:<9.4f}{p99:<9.4f}{most:<9.4f}"
 
 
