@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from rwcnet_runtime.backend import Session, require_arithmetic
+from rwcnet_runtime.backends.choose import BACKENDS
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.doctor.operators import Operators, read_operators
 from rwcnet_runtime.engines.build import parse
@@ -26,16 +26,20 @@ def contents(bundle: Bundle) -> Iterator[str]:
 
 
 def precisions(bundle: Bundle) -> Iterator[str]:
-    """Yield a line a precision: whether ONNX Runtime loads all its stages on the CPU."""
-    for engine in bundle.engines:
-        try:
-            require_arithmetic(engine)
-            for n in range(len(bundle.manifest.stages)):
-                Session(bundle.stage_path(n, engine))
-        except RwcnetError as error:
-            yield f"{engine} does not run with ONNX Runtime on the CPU: {error}"
-        else:
-            yield f"{engine} runs with ONNX Runtime on the CPU"
+    """Yield a line a backend and precision: whether it loads all stages here."""
+    for kind in BACKENDS:
+        if kind.missing() is not None:
+            continue
+        backend = kind()
+        # What the bundle holds, and what the backend makes of it.
+        for engine in dict.fromkeys((*bundle.engines, *kind.arithmetic)):
+            try:
+                for n in range(len(bundle.manifest.stages)):
+                    backend.stage(bundle, n, engine)
+            except RwcnetError as error:
+                yield f"{engine} does not run with {kind.name}: {error}"
+            else:
+                yield f"{engine} runs with {kind.name}: {kind.arithmetic[engine]}"
 
 
 def fallbacks(bundle: Bundle) -> Iterator[str]:
