@@ -25,24 +25,28 @@ class ProfilingVerbosity:
     DETAILED = "detailed"
 
 class DataType:
-    FLOAT, HALF = "float", "half"
+    FLOAT, HALF, BF16 = "float", "half", "bf16"
 
 class LayerInformationFormat:
     JSON = "json"
 
 class Tensor:
-    def __init__(self, name, channels, dtype="float"):
+    def __init__(self, name, channels, dtype="float", is_shape_tensor=False):
         self.name, self.shape, self.dtype = name, (-1, channels, -1, -1, -1), dtype
+        self.is_shape_tensor = is_shape_tensor
 
 class Layer:
-    def __init__(self, kind, dtype):
-        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype)
+    def __init__(self, kind, dtype, *shape):
+        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype, *shape)
     def get_output(self, n):
         return self.output
 
 class Network:
-    layers = [Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float")]
-    num_inputs, num_layers = 2, 3
+    layers = [
+        Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float"),
+        Layer("RESIZE", "bf16"), Layer("GATHER", "int64"), Layer("UNARY", "float", True),
+    ]
+    num_inputs, num_layers = 2, 6
     def get_input(self, n):
         return (Tensor("fixed", 1), Tensor("hidden", 6))[n]
     def get_layer(self, n):
@@ -112,6 +116,10 @@ class Inspector:
             {"LayerType": "gemm", "Outputs": [{"Format/Datatype": "Half"}]},
             {"LayerType": "PluginV3", "Outputs": [{"Format/Datatype": "Float"}]},
             {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]},
+            {"LayerType": "gemm", "Outputs": [{"Format/Datatype": "BFloat16"}]},
+            {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Row major linear BF16 format"}]},
+            {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Two wide row major FP16"}]},
+            {"LayerType": "shape", "Outputs": [{"Format/Datatype": "Int64"}]},
             {"LayerType": "signal", "Outputs": []},
         ]})
 

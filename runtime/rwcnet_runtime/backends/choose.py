@@ -46,7 +46,7 @@ def choose(name: str, engine: str, threads: int | None = None) -> tuple[Backend,
     for kind in BACKENDS:
         reason = kind.missing()
         if reason is None and engine not in kind.arithmetic:
-            reason = f"{kind.name} does not run {engine} here"
+            reason = f"{kind.name} runs {' and '.join(kind.arithmetic)}"
         if reason is None:
             return kind(threads), "; ".join(["the fastest that works here", *passed])
         passed.append(reason)

@@ -107,8 +107,8 @@ class Backend(ABC):
         """
         if engine not in cls.arithmetic:
             raise BackendError(
-                f"{cls.name} does not run {engine} here: choose {' or '.join(cls.arithmetic)} with "
-                "--engine, or another --backend"
+                f"{cls.name} runs {' and '.join(cls.arithmetic)} here, not {engine}: choose another "
+                "--engine or --backend"
             )
 
     def upload(self, array: Array) -> Buffer:

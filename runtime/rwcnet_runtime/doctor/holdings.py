@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 from rwcnet_runtime.backends.choose import BACKENDS
 from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.devices import Gpu, gpus
 from rwcnet_runtime.doctor.operators import Operators, read_operators
 from rwcnet_runtime.engines.build import parse
-from rwcnet_runtime.engines.cache import PlanCache, default_folder
+from rwcnet_runtime.engines.cache import Plan, PlanCache, default_folder
 from rwcnet_runtime.engines.products import PRODUCTS
-from rwcnet_runtime.engines.stages import describe
+from rwcnet_runtime.engines.stages import describe, misfit
 from rwcnet_runtime.errors import BackendError, RwcnetError
 
 
@@ -80,6 +81,7 @@ def plans(bundle: Bundle) -> Iterator[str]:
         yield f"no engine has been cached in {folder}"
         return
     graphs = {bundle.manifest.files[name]: name for name in _stages(bundle)}
+    gpu = next(iter(gpus()), None)
     others = size = 0
     for plan in PlanCache(folder).plans():
         stat = plan.path.stat()
@@ -92,8 +94,17 @@ def plans(bundle: Bundle) -> Iterator[str]:
             except BackendError as error:
                 yield f"{name}: {error}"
                 continue
-            yield f"{name}: {describe(plan)}; {_age(time.time() - stat.st_mtime)} old"
+            age = _age(time.time() - stat.st_mtime)
+            yield f"{name}: {describe(plan)}; {age} old; {_fit(plan, gpu)}"
     yield f"{others} engines of other bundles, {size / 2**20:.1f} MiB, in {folder}"
+
+
+def _fit(plan: Plan, gpu: Gpu | None) -> str:
+    """Say whether a plan is for this machine."""
+    other = misfit(plan, gpu)
+    if other:
+        return f"not for this machine: {other}"
+    return "fits this machine" if gpu else "there is no GPU here to run it on"
 
 
 def _stages(bundle: Bundle) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -12,7 +13,7 @@ from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.devices import Gpu, gpus
 from rwcnet_runtime.engines.build import build
 from rwcnet_runtime.engines.cache import SCHEMA_VERSION, Plan, PlanCache, key
-from rwcnet_runtime.engines.products import Product
+from rwcnet_runtime.engines.products import PRODUCTS, Product
 from rwcnet_runtime.engines.profile import Profile, Shape, stage_profile
 from rwcnet_runtime.errors import BackendError
 from rwcnet_runtime.kernels.local_correlation import source
@@ -74,19 +75,25 @@ def _facts(
     """Return all that a plan depends on; the graph's hash covers the bodies of its operators."""
     # The kernel has no bf16.
     plugin = product.plugin and precision != "bf16"
-    return {
+    return _machine(product, gpu) | {
         "schema": SCHEMA_VERSION,
         "onnx": onnx_sha256,
         "precision": precision,
         "product": product.name,
+        "profile": [list(size) for size in profile],
+        "flags": ["strongly typed", "no TF32"],
+        "plugin": sha256(source().encode()).hexdigest() if plugin else "none",
+    }
+
+
+def _machine(product: Product, gpu: Gpu | None) -> dict[str, str | None]:
+    """Return the part of the facts that is about where a plan is built."""
+    return {
         "version": product.version,
         "gpu": gpu.name if gpu else "none",
         "sm": gpu.sm if gpu else "none",
         "driver": gpu.driver if gpu else "none",
         "system": f"{platform.system()} {platform.machine()}",
-        "profile": [list(size) for size in profile],
-        "flags": ["strongly typed", "no TF32"],
-        "plugin": sha256(source().encode()).hexdigest() if plugin else "none",
     }
 
 
@@ -99,15 +106,16 @@ def _found_or_built(
     gpu: Gpu | None,
     tell: Say,
 ) -> Plan:
-    with cache.lock(facts, tell), cache.scratch() as folder:
+    # First without waiting: an engine that is there needs nobody's build to end.
+    with suppress(BackendError):
+        if (plan := _found(cache, facts, tell)) is not None:
+            return plan
+    with cache.building(tell) as folder:
         try:
-            plan = cache.find(facts)
+            if (plan := _found(cache, facts, tell)) is not None:  # built meanwhile
+                return plan
         except BackendError:
             tell("the engine in the cache is damaged and is built again")
-            plan = None
-        if plan is not None:
-            tell(f"engine found in the cache, {describe(plan)}")
-            return plan
         built = folder / "engine.plan"
         timing = None
         if product.timing_cache:
@@ -133,14 +141,48 @@ def _found_or_built(
         return plan
 
 
+def _found(cache: PlanCache, facts: dict[str, Any], tell: Say) -> Plan | None:
+    plan = cache.find(facts)
+    if plan is not None:
+        tell(f"engine found in the cache, {describe(plan)}")
+    return plan
+
+
 def describe(plan: Plan) -> str:
     """Return what a plan is, in one line."""
     facts, summary = plan.facts, plan.summary
+    gpu = "without a GPU" if facts["gpu"] == "none" else f"for GPU {facts['gpu']}"
     grids = " to ".join("x".join(map(str, size[1:])) for size in facts["profile"][::2])
+    floating = {name: summary[f"{name}_layers"] for name in ("fp32", "fp16", "bf16")}
     plugins = summary["plugin_layers"]
     return (
-        f"{facts['product']} {facts['version']} for GPU {facts['gpu']}, "
+        f"{facts['product']} {facts['version']} {gpu}, "
         f"{plan.path.stat().st_size / 2**20:.1f} MiB, grids {grids}; {summary['of']} of "
-        f"{summary['layers']} layers, {summary['fp32_layers']} in fp32, "
+        f"{summary['layers']} layers, of them {sum(floating.values())} floating point: "
+        f"{', '.join(f'{count} in {name}' for name, count in floating.items())}; "
         f"{f'{plugins} of the plugin' if plugins else 'no plugin: function bodies'}"
     )
+
+
+def misfit(plan: Plan, gpu: Gpu | None) -> str:
+    """Return in what a plan is for another machine than this one, or by another version.
+
+    Parameters
+    ----------
+    plan
+        Any engine of the cache.
+    gpu
+        The one here.
+
+    Returns
+    -------
+    str
+        Empty where `compile_stages` would take the plan, as far as machine and version go.
+    """
+    (product,) = (product for product in PRODUCTS if product.name == plan.facts["product"])
+    differing = (
+        f"{name} {plan.facts[name]} (here {value or 'none'})"
+        for name, value in _machine(product, gpu).items()
+        if value != plan.facts[name]
+    )
+    return ", ".join(differing)

@@ -22,6 +22,10 @@ def built(product, tmp_path, **options):
     ("more", "says"),
     [
         ("import os; os.abort()", "crashed on .*stage1.onnx with SIGABRT"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            "was killed while it was at .*stage1.onnx, .* memory ran out: give a smaller --shape",
+        ),
         ("import time; time.sleep(60)", "not done with .*stage1.onnx after 1 s and was stopped"),
         ("raise OSError('no such library')", "failed on .*stage1.onnx: OSError: no such library"),
         ("raise SystemExit(1)", "failed on .*stage1.onnx: no reason given"),
@@ -70,21 +74,25 @@ def test_times_are_kept_from_one_build_to_the_next(install, tmp_path):
     assert (asked["timing"], places[1].read_bytes()) == ("t", b"tt")
 
 
+# Sizes are no layers of a precision, whatever their type.
+NETWORK = ("network", 6, 2, 1, 1, 1)
+
+
 @pytest.mark.parametrize(
     ("gpu", "more", "summary"),
     [
-        (False, "", ("network", 3, 2, 1)),
-        (True, "", ("engine", 4, 2, 1)),
+        (False, "", NETWORK),
+        (True, "", ("engine", 8, 2, 2, 2, 1)),
         (
             True,
             "Runtime.deserialize_cuda_engine = lambda self, plan: None",
-            ("network", 3, 2, 1),
+            NETWORK,
         ),
     ],
 )
 def test_layers_are_counted(install, tmp_path, gpu, more, summary):
     _, found = built(install("tensorrt", more), tmp_path, gpu=gpu)
-    names = ("of", "layers", "fp32_layers", "plugin_layers")
+    names = ("of", "layers", "fp32_layers", "fp16_layers", "bf16_layers", "plugin_layers")
     assert found == dict(zip(names, summary, strict=True))
 
 
@@ -93,7 +101,7 @@ def test_the_plugin_is_registered_where_it_is_asked_for(install, tmp_path):
     counts = [built(product, tmp_path, plugin=plugin)[1]["plugin_layers"] for plugin in (0, 1)]
     assert counts == [1, 2]
     (tmp_path / "site" / "tensorrt" / "plugin.py").unlink()
-    with pytest.raises(BackendError, match=r"TensorRT 9\.9 failed .* needs TensorRT 10\.9"):
+    with pytest.raises(BackendError, match=r"TensorRT 9\.9 failed .* needs TensorRT 10\.13"):
         built(product, tmp_path, plugin=True)
 
 
