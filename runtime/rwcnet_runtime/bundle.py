@@ -219,6 +219,12 @@ class Bundle:
         """Precisions whose stages are in the bundle."""
         return sorted({Path(name).parent.name for name in self.manifest.files if "stage" in name})
 
+    @property
+    def chain(self) -> list[str]:
+        """Graphs that run between stages, in any precision of theirs."""
+        entered = range(2, len(self.manifest.stages) + 1)
+        return [*(f"enter{n}.onnx" for n in entered), "compose.onnx"]
+
     def stage_name(self, index: int, engine: str) -> str:
         """Return the path in the folder of stage `index` (0 is the coarsest) in a precision.
 

@@ -23,13 +23,12 @@ def build(
     plan: Path,
     profile: Profile,
     *,
-    stride: int,
     gpu: bool,
     plugin: bool,
     timing_cache: tuple[Path, Path] | None = None,
     limit_s: float = LIMIT_S,
 ) -> dict[str, Any]:
-    """Build the engine of one stage.
+    """Build the engine of one graph.
 
     Parameters
     ----------
@@ -40,9 +39,7 @@ def build(
     plan
         Where the serialised engine goes; there may be part of one after an error.
     profile
-        Sizes of the images that the engine is to accept.
-    stride
-        Voxels of the images between two points of the hidden state.
+        Sizes that the engine is to accept of each input.
     gpu
         Whether there is a GPU to load the engine on, for the summary.
     plugin
@@ -67,7 +64,6 @@ def build(
         "task": "build",
         "plan": str(plan),
         "profile": profile,
-        "stride": stride,
         "gpu": gpu,
         "plugin": plugin,
         "timing_cache": timing_cache and {"old": str(timing_cache[0]), "new": str(timing_cache[1])},

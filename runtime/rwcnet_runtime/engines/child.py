@@ -76,9 +76,7 @@ def _build(trt: Any, builder: Any, network: Any, job: dict[str, Any], errors: li
     shapes = builder.create_optimization_profile()
     for n in range(network.num_inputs):
         tensor = network.get_input(n)
-        # Hidden states lie on the grid of the recurrence.
-        step = job["stride"] if tensor.name == "hidden" else 1
-        sizes = ((b, tensor.shape[1], *(m // step for m in grid)) for b, *grid in job["profile"])
+        sizes = ((b, tensor.shape[1], *grid) for b, *grid in job["profile"][tensor.name])
         shapes.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(shapes)
     timing = job["timing_cache"]

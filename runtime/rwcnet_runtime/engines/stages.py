@@ -14,7 +14,13 @@ from rwcnet_runtime.devices import Gpu, gpus
 from rwcnet_runtime.engines.build import build
 from rwcnet_runtime.engines.cache import SCHEMA_VERSION, Plan, PlanCache, key
 from rwcnet_runtime.engines.products import PRODUCTS, Product
-from rwcnet_runtime.engines.profile import Profile, Shape, stage_profile
+from rwcnet_runtime.engines.profile import (
+    Profile,
+    Shape,
+    chain_profile,
+    covers,
+    stage_profile,
+)
 from rwcnet_runtime.errors import BackendError
 from rwcnet_runtime.kernels.local_correlation import source
 
@@ -50,23 +56,70 @@ def compile_stages(
     InputError
         If the cache cannot be used.
     """
-    cache, gpu = PlanCache(), next(iter(gpus()), None)
     plans = []
     for n in stages:
-        entry = bundle.manifest.stages[n]
-        profile = stage_profile(entry, shapes)
+        profile = stage_profile(bundle.manifest.stages[n], shapes)
         for precision in bundle.engines:
             name = f"{precision}/stage{n + 1}.onnx"
-            if name not in bundle.manifest.files:
-                continue
-            facts = _facts(product, gpu, bundle.manifest.files[name], precision, profile)
-            facts |= {"stride": entry.stride}
-
-            def tell(text: str, name: str = name) -> None:
-                say(f"{name}: {text}")
-
-            plans.append(_found_or_built(cache, product, bundle, name, facts, gpu, tell))
+            if name in bundle.manifest.files:
+                plans.append(compile_graph(bundle, product, name, precision, profile, say))
     return plans
+
+
+def compile_chain(
+    bundle: Bundle, product: Product, shapes: Sequence[Shape], say: Say = lambda line: None
+) -> list[Plan]:
+    """Build the engines of the graphs between stages; as `compile_stages`."""
+    return [
+        compile_graph(
+            bundle, product, name, "fp32", chain_profile(bundle.manifest, name, shapes), say
+        )
+        for name in bundle.chain
+    ]
+
+
+def compile_graph(
+    bundle: Bundle,
+    product: Product,
+    name: str,
+    precision: str,
+    profile: Profile,
+    say: Say = lambda line: None,
+) -> Plan:
+    """Build the engine of one graph where it is not cached; as `compile_stages`."""
+    gpu = next(iter(gpus()), None)
+    facts = _facts(product, gpu, bundle.manifest.files[name], precision, profile)
+    return _found_or_built(
+        PlanCache(), product, bundle, name, facts, gpu, lambda text: say(f"{name}: {text}")
+    )
+
+
+def fitting_plan(
+    bundle: Bundle, product: Product, name: str, precision: str, needed: Profile
+) -> Plan | None:
+    """Return an engine in the cache that takes what is needed; the one tuned for it, if any is.
+
+    Parameters
+    ----------
+    bundle, product, name, precision
+        What it is of.
+    needed
+        From `stage_profile` or `chain_profile` of one image size.
+    """
+    gpu = next(iter(gpus()), None)
+    wanted = _facts(product, gpu, bundle.manifest.files[name], precision, needed)
+    fitting = [
+        plan
+        for plan in PlanCache().plans()
+        if plan.facts | {"profile": None} == wanted | {"profile": None}
+        and covers(plan.facts["profile"], needed)
+    ]
+    usual = {name: list(sizes[1]) for name, sizes in needed.items()}
+
+    def tuned(plan: Plan) -> bool:
+        return {name: list(sizes[1]) for name, sizes in plan.facts["profile"].items()} == usual
+
+    return next(iter(sorted(fitting, key=tuned, reverse=True)), None)
 
 
 def _facts(
@@ -80,7 +133,7 @@ def _facts(
         "onnx": onnx_sha256,
         "precision": precision,
         "product": product.name,
-        "profile": [list(size) for size in profile],
+        "profile": {name: [list(size) for size in sizes] for name, sizes in profile.items()},
         "flags": ["strongly typed", "no TF32"],
         "plugin": sha256(source().encode()).hexdigest() if plugin else "none",
     }
@@ -128,7 +181,6 @@ def _found_or_built(
             bundle.graph_path(name),
             built,
             facts["profile"],
-            stride=facts["stride"],
             gpu=gpu is not None,
             plugin=facts["plugin"] != "none",
             timing_cache=timing,
@@ -152,7 +204,8 @@ def describe(plan: Plan) -> str:
     """Return what a plan is, in one line."""
     facts, summary = plan.facts, plan.summary
     gpu = "without a GPU" if facts["gpu"] == "none" else f"for GPU {facts['gpu']}"
-    grids = " to ".join("x".join(map(str, size[1:])) for size in facts["profile"][::2])
+    sizes = next(iter(facts["profile"].values()))  # of the image, or of a flow
+    grids = " to ".join("x".join(map(str, size[1:])) for size in sizes[::2])
     floating = {name: summary[f"{name}_layers"] for name in ("fp32", "fp16", "bf16")}
     plugins = summary["plugin_layers"]
     return (

@@ -8,27 +8,28 @@ from rwcnet_runtime.engines.build import build, parse
 from rwcnet_runtime.engines.products import find_product
 from rwcnet_runtime.errors import BackendError, InputError
 
-PROFILE = ((1, 8, 8, 8), (1, 16, 16, 16), (2, 32, 32, 32))
+SIZES = ((1, 8, 8, 8), (1, 16, 16, 16), (2, 32, 32, 32))
+PROFILE = {"fixed": SIZES, "moving": SIZES, "hidden": ((1, 4, 4, 4), (1, 8, 8, 8), (2, 16, 16, 16))}
 
 
 def built(product, tmp_path, **options):
     plan = tmp_path / "engine.plan"
-    options = {"stride": 1, "gpu": False, "plugin": False} | options
-    summary = build(product, tmp_path / "stage1.onnx", plan, PROFILE, **options)
+    options = {"gpu": False, "plugin": False} | options
+    summary = build(product, tmp_path / "stage2.onnx", plan, PROFILE, **options)
     return json.loads(plan.read_bytes()), summary
 
 
 @pytest.mark.parametrize(
     ("more", "says"),
     [
-        ("import os; os.abort()", "crashed on .*stage1.onnx with SIGABRT"),
+        ("import os; os.abort()", "crashed on .*stage2.onnx with SIGABRT"),
         (
             "import os; os.kill(os.getpid(), 9)",
-            "was killed while it was at .*stage1.onnx, .* memory ran out: give a smaller --shape",
+            "was killed while it was at .*stage2.onnx, .* memory ran out: give a smaller --shape",
         ),
-        ("import time; time.sleep(60)", "not done with .*stage1.onnx after 1 s and was stopped"),
-        ("raise OSError('no such library')", "failed on .*stage1.onnx: OSError: no such library"),
-        ("raise SystemExit(1)", "failed on .*stage1.onnx: no reason given"),
+        ("import time; time.sleep(60)", "not done with .*stage2.onnx after 1 s and was stopped"),
+        ("raise OSError('no such library')", "failed on .*stage2.onnx: OSError: no such library"),
+        ("raise SystemExit(1)", "failed on .*stage2.onnx: no reason given"),
         (
             "OnnxParser.parse_from_file = lambda self, path: False\n"
             "OnnxParser.get_error = lambda self, n: Error('Resize', 'no cubic')",
@@ -50,17 +51,17 @@ def test_one_sentence_a_misfortune(install, tmp_path, more, says):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("stride", "edges"), [(1, (8, 16, 32)), (2, (4, 8, 16))])
-def test_what_the_builder_is_asked_for(install, tmp_path, stride, edges):
-    asked, _ = built(install("tensorrt-rtx"), tmp_path, stride=stride)
+def test_what_the_builder_is_asked_for(install, tmp_path):
+    asked, _ = built(install("tensorrt-rtx"), tmp_path)
     assert asked == {
+        "onnx": str(tmp_path / "stage2.onnx"),
         "flags": 1 << 3,  # strongly typed
         "cleared": ["TF32"],
         "verbosity": "detailed",
         "timing": None,
         "sizes": {
-            "fixed": [[b, 1, *grid] for b, *grid in PROFILE],
-            "hidden": [[b, 6, n, n, n] for (b, *_), n in zip(PROFILE, edges, strict=True)],
+            name: [[b, 6 if name == "hidden" else 1, *grid] for b, *grid in sizes]
+            for name, sizes in PROFILE.items()
         },
     }
 
@@ -106,15 +107,15 @@ def test_the_plugin_is_registered_where_it_is_asked_for(install, tmp_path):
 
 
 def test_what_a_parser_refuses_is_named(install, tmp_path):
-    (tmp_path / "stage1.onnx").write_bytes(b"")
+    (tmp_path / "stage2.onnx").write_bytes(b"")
     product = install("tensorrt-rtx")
-    assert parse(product, tmp_path / "stage1.onnx") == {"nodes": 4, "refused": []}
+    assert parse(product, tmp_path / "stage2.onnx") == {"nodes": 4, "refused": []}
     install(
         "tensorrt-rtx",
         "OnnxParser.num_errors = 1\n"
         "OnnxParser.get_error = lambda self, n: Error('Resize', 'no cubic')",
     )
-    found = parse(product, tmp_path / "stage1.onnx")
+    found = parse(product, tmp_path / "stage2.onnx")
     assert found == {"nodes": 4, "refused": ["Resize (no cubic)"]}
 
 

@@ -22,7 +22,7 @@ def test_each_stage_is_parsed_and_built(index, tmp_path):
     for precision in BUNDLE.engines:
         graph = BUNDLE.stage_path(index, precision)
         assert parse(PRODUCT, graph)["refused"] == []
-        summary = build(PRODUCT, graph, plan, profile, stride=entry.stride, gpu=False, plugin=False)
+        summary = build(PRODUCT, graph, plan, profile, gpu=False, plugin=False)
         assert plan.stat().st_size > 100_000
         assert summary["of"] == "network"
         assert summary["plugin_layers"] == 0

@@ -10,7 +10,8 @@ from rwcnet_runtime.devices import Gpu
 from rwcnet_runtime.engines import stages as module
 from rwcnet_runtime.engines.cache import PlanCache
 from rwcnet_runtime.engines.products import find_product
-from rwcnet_runtime.engines.stages import compile_stages, misfit
+from rwcnet_runtime.engines.profile import stage_profile
+from rwcnet_runtime.engines.stages import compile_chain, compile_stages, fitting_plan, misfit
 from rwcnet_runtime.errors import BackendError
 
 SHAPES = [(64, 64, 64)]
@@ -45,8 +46,9 @@ def test_an_engine_is_built_once(install, bundle):
     )
     assert found.startswith("fp32/stage1.onnx: engine found in the cache, tensorrt-rtx 9.9")
     assert first == second
-    # Stage 1 of the shipped bundle has a stride.
-    assert json.loads(first.read())["sizes"]["hidden"] == 3 * [[1, 6, 16, 16, 16]]
+    assert json.loads(first.read())["sizes"] == {
+        name: 3 * [[1, 1, 32, 32, 32]] for name in ("fixed", "moving")
+    }
 
 
 def test_a_damaged_engine_is_built_again(install, bundle):
@@ -142,3 +144,37 @@ def test_where_a_plan_fits(install, bundle, monkeypatch):
     )
     monkeypatch.setattr("rwcnet_runtime.engines.products.version_of", lambda name: None)
     assert misfit(plan, here) == "version 9.9 (here none)"
+
+
+def test_the_chain_is_built_for_whole_images(install, bundle):
+    plans = compile_chain(bundle, install("tensorrt"), SHAPES)
+    assert [json.loads(plan.read())["sizes"].keys() for plan in plans] == [
+        {"moving", "flow", "hidden"},
+        {"moving", "flow"},
+        {"step", "below"},
+    ]
+    entering = json.loads(plans[0].read())["sizes"]
+    # From the half grid of stage 1, whose recurrence lies on a quarter of it.
+    assert entering["moving"][1] == [1, 1, 64, 64, 64]
+    assert entering["flow"][1] == [1, 3, 32, 32, 32]
+    assert entering["hidden"][1] == [1, 6, 16, 16, 16]
+
+
+def test_an_engine_is_found_for_the_sizes_it_takes(install, bundle, monkeypatch):
+    product, entry = install("tensorrt"), bundle.manifest.stages[0]
+
+    def found(shape, precision="fp32"):
+        needed = stage_profile(entry, [shape])
+        return fitting_plan(bundle, product, "fp32/stage1.onnx", precision, needed)
+
+    assert found((64, 64, 64)) is None
+    (wide,) = compile_stages(bundle, product, [(96, 96, 96), (32, 32, 32), (128, 128, 128)], [0])
+    assert found((64, 64, 64)) == wide
+    assert found((64, 64, 160)) is None
+    assert found((64, 64, 64), "fp16") is None
+    # One that was tuned for the size comes first, whichever is newer.
+    ((exact,), _) = compiled(product, bundle)
+    assert found((64, 64, 64)) == exact
+    assert found((96, 96, 96)) == wide
+    monkeypatch.setattr(module, "gpus", lambda: [Gpu("NVIDIA L4", "8.9", "580.1")])
+    assert found((64, 64, 64)) is None
