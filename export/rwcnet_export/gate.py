@@ -17,7 +17,8 @@ from rwcnet_export.cases import Case
 from rwcnet_export.parity import ParityError
 from rwcnet_export.rounding import rounding_graph
 from rwcnet_ref.model import Cascade
-from rwcnet_runtime.backend import Array, Session
+from rwcnet_runtime.backends.interface import Array
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.metrics import flow_distance
 
 # The mean over an image that a precision may be away from fp32 torch. Interpolation and what the

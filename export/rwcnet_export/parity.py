@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rwcnet_export.cases import cases
 from rwcnet_ref.model import Cascade
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.errors import RwcnetError
 
 TOLERANCE_VOX = 1e-3

@@ -27,7 +27,7 @@ from rwcnet_export.precision import LOW_TYPES, count, lower
 from rwcnet_export.weights import find_weights
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime import evaluation
-from rwcnet_runtime.backend import Array
+from rwcnet_runtime.backends.interface import Array
 from rwcnet_runtime.evaluation.summary import environment
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.preprocess import Padding

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import onnxruntime
 
-from rwcnet_runtime.backend import thread_count
+from rwcnet_runtime.devices import thread_count
 
 
 def open_session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rwcnet_runtime.errors import BackendError, BundleError, InputError, RwcnetError
     from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
     from rwcnet_runtime.mapping import Mapping
-    from rwcnet_runtime.registration import Registration, register
+    from rwcnet_runtime.registration import Registrar, Registration, register
     from rwcnet_runtime.volumes import Volume, read_volume
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ImageGrid",
     "InputError",
     "Mapping",
+    "Registrar",
     "Registration",
     "RwcnetError",
     "Volume",
@@ -35,7 +36,7 @@ _HOMES = {
     "errors": {"BackendError", "BundleError", "InputError", "RwcnetError"},
     "geometry": {"ImageGrid", "jacobian_determinant"},
     "mapping": {"Mapping"},
-    "registration": {"Registration", "register"},
+    "registration": {"Registrar", "Registration", "register"},
     "volumes": {"Volume", "read_volume"},
 }
 

@@ -219,22 +219,30 @@ class Bundle:
         """Precisions whose stages are in the bundle."""
         return sorted({Path(name).parent.name for name in self.manifest.files if "stage" in name})
 
-    def stage_path(self, index: int, engine: str) -> Path:
-        """Return the graph of stage `index` (0 is the coarsest) in a precision.
+    @property
+    def chain(self) -> list[str]:
+        """Graphs that run between stages, in any precision of theirs."""
+        entered = range(2, len(self.manifest.stages) + 1)
+        return [*(f"enter{n}.onnx" for n in entered), "compose.onnx"]
+
+    def stage_name(self, index: int, engine: str) -> str:
+        """Return the path in the folder of stage `index` (0 is the coarsest) in a precision.
 
         Raises
         ------
         BackendError
             If the bundle does not hold that precision.
-        BundleError
-            If it holds that precision, but not of this stage.
         """
         if engine not in self.engines:
             raise BackendError(
                 f"this bundle holds no {engine} stages, only {', '.join(self.engines)}: choose one "
                 "of these with --engine"
             )
-        return self.graph_path(f"{engine}/stage{index + 1}.onnx")
+        return f"{engine}/stage{index + 1}.onnx"
+
+    def stage_path(self, index: int, engine: str) -> Path:
+        """Return the graph of a stage in a precision, see `stage_name` and `graph_path`."""
+        return self.graph_path(self.stage_name(index, engine))
 
     def graph_path(self, name: str) -> Path:
         """Return a graph by its path in the folder; only checked files are given out.

@@ -1,16 +1,17 @@
-"""The coarse-to-fine chain of stages over ONNX graphs."""
+"""The coarse-to-fine chain of a bundle's graphs, on any backend."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import numpy as np
 
-from rwcnet_runtime.backend import Array, Session, require_arithmetic
+from rwcnet_runtime.backends.interface import Array, Backend, Buffer, Graph
+from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.bundle import Bundle, StageEntry
-from rwcnet_runtime.patches import lay_out, run_in_patches
+from rwcnet_runtime.patches import Patch, at_once, lay_out
 
 Progress = Callable[[str, float], None]
 
@@ -28,6 +29,38 @@ def every(image: Array, factor: int) -> Array:
     return np.ascontiguousarray(image[:, :, ::factor, ::factor, ::factor])
 
 
+def run_in_patches(
+    backend: Backend,
+    run: Callable[[list[Buffer]], list[Buffer]],
+    inputs: list[Buffer],
+    patches: list[Patch],
+) -> Iterator[tuple[int, int, list[Buffer]]]:
+    """Run buffers (1, c, i, j, k) through `run` in batches of patches.
+
+    Yields
+    ------
+    done, count
+        Patches run so far, and in all.
+    joined
+        The results, whole; complete when `done` equals `count`.
+    """
+    if len(patches) == 1:
+        # Whole: nothing to cut or join, and results may lie on a grid of their own.
+        yield 1, 1, run(inputs)
+        return
+    shape = inputs[0].shape[2:]
+    step = at_once(patches)
+    joined: list[Buffer] = []
+    for first in range(0, len(patches), step):
+        group = patches[first : first + step]
+        results = run([backend.cut(buffer, group) for buffer in inputs])
+        if not joined:
+            joined = [backend.empty((1, parts.shape[1], *shape)) for parts in results]
+        for whole, parts in zip(joined, results, strict=True):
+            backend.paste(parts, group, whole)
+        yield first + len(group), len(patches), joined
+
+
 class Cascade:
     """A bundle's stages in one precision, loaded and ready for any number of pairs.
 
@@ -37,25 +70,29 @@ class Cascade:
         Where the graphs are.
     engine
         Precision, one of `bundle.engines`.
+    backend
+        What runs them; by default ONNX Runtime on the CPU.
 
     Raises
     ------
     BundleError
-        If the bundle lacks a graph, or ONNX Runtime refuses one.
+        If the bundle lacks a graph, or the backend refuses one.
     BackendError
-        If the bundle does not hold the precision, or a CPU cannot run it.
+        If the bundle does not hold the precision, or the backend does not take it.
     """
 
-    def __init__(self, bundle: Bundle, engine: str = "fp32") -> None:
+    def __init__(
+        self, bundle: Bundle, engine: str = "fp32", backend: Backend | None = None
+    ) -> None:
         self.entries = bundle.manifest.stages
+        self._backend = backend or OnnxRuntimeCpu()
         self._reduce = {"average": downsample, "nearest": every}[bundle.manifest.reduction]
-        paths = [bundle.stage_path(n, engine) for n in range(len(self.entries))]
-        require_arithmetic(engine)
-        self._stages = [Session(path) for path in paths]
+        everything = range(len(self.entries))
+        self._stages = [self._backend.stage(bundle, n, engine) for n in everything]
         self._enter = [
-            Session(bundle.graph_path(f"enter{n + 1}.onnx")) for n in range(1, len(self.entries))
+            self._backend.open(bundle, f"enter{n + 1}.onnx", "fp32") for n in everything[1:]
         ]
-        self._compose = Session(bundle.graph_path("compose.onnx"))
+        self._compose = self._backend.open(bundle, "compose.onnx", "fp32")
 
     def run(
         self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None
@@ -77,22 +114,25 @@ class Cascade:
             Time spent in each part.
         """
         seconds: dict[str, float] = {}
-        below: list[Array] = []  # flow, and hidden state where the next stage takes it
-        for n, (entry, session) in enumerate(zip(self.entries, self._stages, strict=True)):
+        backend = self._backend
+        below: list[Buffer] = []  # flow, and hidden state where the next stage takes it
+        for n, (entry, graph) in enumerate(zip(self.entries, self._stages, strict=True)):
             name = f"stage{n + 1}"
             start = time.perf_counter()
-            still = self._reduce(fixed, entry.resolution)
-            warped = self._reduce(moving, entry.resolution)
+            still = backend.upload(self._reduce(fixed, entry.resolution))
+            warped = backend.upload(self._reduce(moving, entry.resolution))
             flow_below = None
-            inherited: list[Array] = []
+            inherited: list[Buffer] = []
             if n:
                 # The whole moving image is warped before patches are cut.
                 found = {"flow": below[0]} | ({"hidden": below[1]} if entry.inherits else {})
                 warped, flow_below, *inherited = self._enter[n - 1].run(moving=warped, **found)
+            backend.synchronize()
             lifted = time.perf_counter()
             below = self._run_stage(
-                session, entry, [still, warped, *inherited], partial(progress, name)
+                graph, entry, [still, warped, *inherited], partial(progress, name)
             )
+            backend.synchronize()
             ran = time.perf_counter()
             if flow_below is not None:
                 below[:1] = self._compose.run(step=below[0], below=flow_below)
@@ -100,20 +140,23 @@ class Cascade:
             seconds["chain"] = seconds.get("chain", 0.0) + (
                 lifted - start + time.perf_counter() - ran
             )
-        return below[0], seconds
+        return backend.download(below[0]), seconds
 
-    @staticmethod
     def _run_stage(
-        session: Session, entry: StageEntry, inputs: list[Array], progress: Callable[[float], None]
-    ) -> list[Array]:
+        self,
+        graph: Graph,
+        entry: StageEntry,
+        inputs: list[Buffer],
+        progress: Callable[[float], None],
+    ) -> list[Buffer]:
         names = ("fixed", "moving", "hidden")[: len(inputs)]
 
-        def run(arrays: list[Array]) -> list[Array]:
-            return session.run(**dict(zip(names, arrays, strict=True)))
+        def run(buffers: list[Buffer]) -> list[Buffer]:
+            return graph.run(**dict(zip(names, buffers, strict=True)))
 
         patches = lay_out(inputs[0].shape[2:], entry.patch, entry.halo, entry.parts)
-        results: list[Array] = []
-        for done, count, joined in run_in_patches(run, inputs, patches):
+        results: list[Buffer] = []
+        for done, count, joined in run_in_patches(self._backend, run, inputs, patches):
             results = joined
             progress(done / count)
         return results

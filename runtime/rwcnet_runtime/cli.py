@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import TaskID
 
+from rwcnet_runtime.backends.choose import AUTO, NAMES
 from rwcnet_runtime.commands import one_sentence_errors, progress_bars
 from rwcnet_runtime.registration import OUTPUTS, Registration, register
 from rwcnet_runtime.writing import check_output
@@ -16,7 +17,9 @@ infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def run_with_progress(fixed: Path, moving: Path, **options: str | Path | None) -> Registration:
+def run_with_progress(
+    fixed: Path, moving: Path, **options: str | int | Path | None
+) -> Registration:
     """Register with a progress bar, which shows on a terminal only.
 
     Parameters
@@ -41,8 +44,9 @@ def describe(registration: Registration) -> str:
     return "\n".join(
         [
             f"bundle {report['bundle']['name']} ({report['bundle']['sha256'][:12]}), engine "
-            f"{report['engine']}, backend {report['backend']}, device {report['device']}, "
+            f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
             f"{report['threads']} threads",
+            f"backend {report['backend']}: {report['backend_chosen']}",
             *(
                 f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
                 for name, values in report["similarity"].items()
@@ -64,6 +68,11 @@ def infer(
         "registration"
     ),
     engine: Annotated[str, typer.Option(help="Precision; one that the bundle holds.")] = "fp32",
+    backend: Annotated[
+        str,
+        typer.Option(help=f"What runs it: {', '.join(NAMES)}; {AUTO} is the fastest here."),
+    ] = AUTO,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
     initial_transform: Annotated[
         Path | None,
         typer.Option(help="ITK transform (LPS mm, fixed to moving points) to start from."),
@@ -76,7 +85,13 @@ def infer(
     with one_sentence_errors():
         check_output(output, OUTPUTS, fixed, moving)
         registration = run_with_progress(
-            fixed, moving, engine=engine, initial_transform=initial_transform, bundle=bundle
+            fixed,
+            moving,
+            engine=engine,
+            backend=backend,
+            threads=threads,
+            initial_transform=initial_transform,
+            bundle=bundle,
         )
         paths = registration.save(output)
     typer.echo(describe(registration))

@@ -1,7 +1,8 @@
-"""Which NVIDIA GPU there is, as its driver says: no CUDA library is loaded for that."""
+"""What there is to compute with: CPU cores, and NVIDIA GPUs as their driver tells of them."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import dataclass
 
@@ -27,8 +28,16 @@ class Gpu:
     driver: str
 
 
+def thread_count() -> int:
+    """Return how many CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def gpus() -> list[Gpu]:
-    """Return the GPUs in the order of ``nvidia-smi``; none where it is missing or fails."""
+    """Return the GPUs in the order of ``nvidia-smi``; none where it is missing or fails.
+
+    No CUDA library is loaded for that.
+    """
     try:
         answer = subprocess.run(_QUESTION, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

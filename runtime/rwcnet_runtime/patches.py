@@ -1,16 +1,10 @@
-"""Cut arrays into overlapping patches of one size, run them in batches, join the results."""
+"""Where an image is cut into overlapping patches of one size."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
-
-Array = npt.NDArray[np.float32]
 
 # Voxels that go through a graph at once: how many patches that is changes memory and time only,
 # never a result.
@@ -71,34 +65,3 @@ def at_once(patches: list[Patch]) -> int:
     """Return how many patches at most go through a graph at once."""
     voxels: int = math.prod(s.stop - s.start for s in patches[0].read)
     return max(1, VOXELS_AT_ONCE // voxels)
-
-
-def run_in_patches(
-    run: Callable[[list[Array]], list[Array]], inputs: list[Array], patches: list[Patch]
-) -> Iterator[tuple[int, int, list[Array]]]:
-    """Run arrays (1, c, i, j, k) through `run` in batches of patches.
-
-    Yields
-    ------
-    done, count
-        Patches run so far, and in all.
-    joined
-        The results, whole; complete when `done` equals `count`.
-    """
-    if len(patches) == 1:
-        # Whole: nothing to cut or join, and results may lie on a grid of their own.
-        yield 1, 1, run(inputs)
-        return
-    shape = inputs[0].shape[2:]
-    step = at_once(patches)
-    joined: list[Array] = []
-    for first in range(0, len(patches), step):
-        group = patches[first : first + step]
-        results = run([np.concatenate([x[:, :, *p.read] for p in group]) for x in inputs])
-        if not joined:
-            joined = [np.empty((1, r.shape[1], *shape), np.float32) for r in results]
-        for whole, parts in zip(joined, results, strict=True):
-            for part, place in zip(parts, group, strict=True):
-                i, j, k = place.own
-                whole[0, :, i, j, k] = part[:, *place.inner]
-        yield first + len(group), len(patches), joined

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwcnet_runtime import backend
+from rwcnet_runtime.backends.choose import AUTO, choose
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Cascade, Progress
 from rwcnet_runtime.errors import InputError
@@ -111,109 +111,176 @@ def open_bundle(bundle: str | Path | Bundle | None) -> Bundle:
     return Bundle.open(None if bundle is None else Path(bundle))
 
 
+class Registrar:
+    """A bundle opened on a backend, ready for any number of pairs.
+
+    Parameters
+    ----------
+    bundle
+        Folder of a bundle, or an opened one; the one inside the package by default.
+    engine
+        Precision the network runs in, one that the bundle holds.
+    backend
+        What runs it, one of `rwcnet_runtime.backends.choose.NAMES`; "auto" is the fastest that
+        works here.
+    threads
+        CPU threads; all cores of the process by default.
+
+    Attributes
+    ----------
+    backend : Backend
+        What was taken.
+    reason : str
+        Why.
+    seconds : float
+        What opening took.
+
+    Raises
+    ------
+    InputError
+        If there is no such backend or number of threads.
+    BundleError
+        If the bundle is missing or damaged.
+    BackendError
+        If the engine is not in the bundle, or cannot be run here.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle | None = None,
+        *,
+        engine: str = "fp32",
+        backend: str = AUTO,
+        threads: int | None = None,
+    ) -> None:
+        start = time.perf_counter()
+        self.bundle, self.engine = open_bundle(bundle), engine
+        self.backend, self.reason = choose(backend, engine, threads)
+        self._cascade = Cascade(self.bundle, engine, self.backend)
+        self.seconds = time.perf_counter() - start
+
+    def chosen(self) -> dict[str, Any]:
+        """Return what a report says about what ran."""
+        return {
+            "engine": self.engine,
+            "arithmetic": self.backend.arithmetic[self.engine],
+            "backend": self.backend.name,
+            "backend_chosen": self.reason,
+            "device": self.backend.device,
+            "threads": self.backend.threads,
+            "bundle": {
+                "name": self.bundle.manifest.name,
+                "sha256": self.bundle.sha256,
+                "weights": self.bundle.manifest.weights,
+            },
+        }
+
+    def register(
+        self,
+        fixed: str | Path,
+        moving: str | Path,
+        *,
+        initial_transform: str | Path | None = None,
+        progress: Progress = lambda part, share: None,
+    ) -> Registration:
+        """Align a moving image with a fixed one.
+
+        Parameters
+        ----------
+        fixed, moving
+            Files of any orientation, spacing and origin. Where both lie in the world is believed:
+            images that do not roughly overlap need an initial transform.
+        initial_transform
+            ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
+        progress
+            Called with the name of a stage and the share of it that is done.
+
+        Returns
+        -------
+        Registration
+            Nothing is written before its `save` is called.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be used, or the images do not overlap.
+        BackendError
+            If the backend fails on them.
+        """
+        clock = _Stopwatch()
+        with clock("read"):
+            still, other = read_volume(Path(fixed)), read_volume(Path(moving))
+            initial = (
+                None
+                if initial_transform is None
+                else read_initial_transform(Path(initial_transform))
+            )
+        with clock("prepare"):
+            start = Mapping(still.grid, other.grid, initial)
+            if not start.inside().any():
+                raise InputError(
+                    f"{still.path} and {other.path} do not overlap in the world: give an initial "
+                    "transform that brings them together with --initial-transform"
+                )
+            fixed_range = self.bundle.manifest.intensity_range
+            fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
+            moving_image = start.resample(moving_values)
+            padding = Padding.to_multiple(still.grid.shape, self.bundle.manifest.multiple)
+            images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]
+        flow, seconds = self._cascade.run(images[0], images[1], progress)
+        clock.seconds |= seconds
+        with clock("warp"):
+            mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
+            warped = mapping.resample(other.data)
+            displacement = mapping.displacement_mm()
+        with clock("assess"):
+            after = mapping.resample(moving_values)
+            determinant = jacobian_determinant(displacement, still.grid)
+            length = np.linalg.norm(displacement, axis=-1)
+            findings = {
+                "similarity": {
+                    measure.__name__: {
+                        "before": measure(fixed_image, moving_image),
+                        "after": measure(fixed_image, after),
+                    }
+                    for measure in (correlation, mutual_information)
+                },
+                "displacement_mm": {"mean": float(length.mean()), "max": float(length.max())},
+                "jacobian_determinant": {
+                    "min": float(determinant.min()),
+                    "folded_percent": 100 * float((determinant <= 0).mean()),
+                },
+            }
+        report = {
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "fixed": str(still.path),
+            "moving": str(other.path),
+            "initial_transform": None if initial_transform is None else str(initial_transform),
+            **self.chosen(),
+            "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
+            **findings,
+            "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
+            "versions": {"rwcnet": version("rwcnet"), "python": platform.python_version()}
+            | {name: version(name) for name in dict.fromkeys((*_LIBRARIES, self.backend.program))},
+        }
+        return Registration(still, other, mapping, warped, displacement, report)
+
+
 def register(
     fixed: str | Path,
     moving: str | Path,
     *,
     engine: str = "fp32",
+    backend: str = AUTO,
+    threads: int | None = None,
     initial_transform: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     progress: Progress = lambda part, share: None,
 ) -> Registration:
-    """Align a moving image with a fixed one.
-
-    Parameters
-    ----------
-    fixed, moving
-        NIfTI files of any orientation, spacing and origin. Where both lie in the world is believed:
-        images that do not roughly overlap need an initial transform.
-    engine
-        Precision the network runs in, one that the bundle holds.
-    initial_transform
-        ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
-    bundle
-        Folder of a bundle, or an opened one; the one inside the package by default.
-    progress
-        Called with the name of a stage and the share of it that is done.
-
-    Returns
-    -------
-    Registration
-        Nothing is written before its `save` is called.
-
-    Raises
-    ------
-    InputError
-        If a file cannot be used, or the images do not overlap.
-    BundleError
-        If the bundle is missing or damaged.
-    BackendError
-        If the engine is not in the bundle, or the machine cannot run it.
-    """
-    clock = _Stopwatch()
-    with clock("load"):
-        opened = open_bundle(bundle)
-        cascade = Cascade(opened, engine)
-    with clock("read"):
-        still, other = read_volume(Path(fixed)), read_volume(Path(moving))
-        initial = (
-            None if initial_transform is None else read_initial_transform(Path(initial_transform))
-        )
-    with clock("prepare"):
-        start = Mapping(still.grid, other.grid, initial)
-        if not start.inside().any():
-            raise InputError(
-                f"{still.path} and {other.path} do not overlap in the world: give an initial "
-                "transform that brings them together with --initial-transform"
-            )
-        fixed_range = opened.manifest.intensity_range
-        fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
-        moving_image = start.resample(moving_values)
-        padding = Padding.to_multiple(still.grid.shape, opened.manifest.multiple)
-        images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]
-    flow, seconds = cascade.run(images[0], images[1], progress)
-    clock.seconds |= seconds
-    with clock("warp"):
-        mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
-        warped = mapping.resample(other.data)
-        displacement = mapping.displacement_mm()
-    with clock("assess"):
-        after = mapping.resample(moving_values)
-        determinant = jacobian_determinant(displacement, still.grid)
-        length = np.linalg.norm(displacement, axis=-1)
-        findings = {
-            "similarity": {
-                measure.__name__: {
-                    "before": measure(fixed_image, moving_image),
-                    "after": measure(fixed_image, after),
-                }
-                for measure in (correlation, mutual_information)
-            },
-            "displacement_mm": {"mean": float(length.mean()), "max": float(length.max())},
-            "jacobian_determinant": {
-                "min": float(determinant.min()),
-                "folded_percent": 100 * float((determinant <= 0).mean()),
-            },
-        }
-    report = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fixed": str(still.path),
-        "moving": str(other.path),
-        "initial_transform": None if initial_transform is None else str(initial_transform),
-        "engine": engine,
-        "arithmetic": backend.ARITHMETIC[engine],
-        "backend": backend.NAME,
-        "device": backend.DEVICE,
-        "threads": backend.thread_count(),
-        "bundle": {
-            "name": opened.manifest.name,
-            "sha256": opened.sha256,
-            "weights": opened.manifest.weights,
-        },
-        "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
-        **findings,
-        "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
-        "versions": {"rwcnet": version("rwcnet"), "python": platform.python_version()}
-        | {name: version(name) for name in _LIBRARIES},
-    }
-    return Registration(still, other, mapping, warped, displacement, report)
+    """Align one pair: `Registrar` and its `register` in one, with their parameters and errors."""
+    registrar = Registrar(bundle, engine=engine, backend=backend, threads=threads)
+    found = registrar.register(
+        fixed, moving, initial_transform=initial_transform, progress=progress
+    )
+    found.report["seconds"] = {"load": round(registrar.seconds, 3)} | found.report["seconds"]
+    return found

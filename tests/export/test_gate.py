@@ -15,7 +15,7 @@ from rwcnet_export.rounding import rounding_graph
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade
 from rwcnet_ref.pairs import SyntheticSource
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 
 SIZE = (36, 40, 28)  # in patches at full resolution
 

@@ -13,7 +13,7 @@ from rwcnet_export.graphs import Compose, Enter, HiddenKept, feature_graph
 from rwcnet_export.ops import OPSET
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 
 TOLERANCE = 1e-4
 # Two sizes, one of them odd, and none the size the graphs were traced at.

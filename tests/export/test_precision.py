@@ -11,7 +11,7 @@ from onnx import TensorProto, shape_inference
 from rwcnet_export.ops import add_functions
 from rwcnet_export.precision import LOW_TYPES, count, element_types, lower
 from rwcnet_export.rounding import rounding_graph
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.errors import BundleError
 
 TORCH = {"fp16": torch.float16, "bf16": torch.bfloat16}

@@ -17,7 +17,7 @@ from rwcnet_ref.checkpoint import save_weights
 from rwcnet_ref.config import THESIS, TINY, ModelConfig
 from rwcnet_ref.pairs import SyntheticSource
 from rwcnet_runtime import register
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.bundle import MANIFEST, Bundle
 from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.preprocess import FIXED_RANGE, Padding, normalise

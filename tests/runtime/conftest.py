@@ -25,26 +25,33 @@ class ProfilingVerbosity:
     DETAILED = "detailed"
 
 class DataType:
-    FLOAT, HALF = "float", "half"
+    FLOAT, HALF, BF16 = "float", "half", "bf16"
 
 class LayerInformationFormat:
     JSON = "json"
 
 class Tensor:
-    def __init__(self, name, channels, dtype="float"):
+    def __init__(self, name, channels, dtype="float", is_shape_tensor=False):
         self.name, self.shape, self.dtype = name, (-1, channels, -1, -1, -1), dtype
+        self.is_shape_tensor = is_shape_tensor
 
 class Layer:
-    def __init__(self, kind, dtype):
-        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype)
+    def __init__(self, kind, dtype, *shape):
+        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype, *shape)
     def get_output(self, n):
         return self.output
 
 class Network:
-    layers = [Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float")]
-    num_inputs, num_layers = 2, 3
+    layers = [
+        Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float"),
+        Layer("RESIZE", "bf16"), Layer("GATHER", "int64"), Layer("UNARY", "float", True),
+    ]
+    num_layers = 6
+    @property
+    def num_inputs(self):
+        return len(self.inputs)
     def get_input(self, n):
-        return (Tensor("fixed", 1), Tensor("hidden", 6))[n]
+        return self.inputs[n]
     def get_layer(self, n):
         return self.layers[n]
 
@@ -55,8 +62,17 @@ class Error:
 class OnnxParser:
     num_subgraphs, num_errors = 1, 0
     def __init__(self, network, logger):
-        pass
+        self.network = network
     def parse_from_file(self, path):
+        name = path.rpartition("/")[2].removesuffix(".onnx")
+        images = [Tensor("fixed", 1), Tensor("moving", 1)]
+        carried = [Tensor("moving", 1), Tensor("flow", 3)]
+        hidden = [Tensor("hidden", 6)]
+        self.network.path, self.network.inputs = path, {
+            "stage1": images, "stage2": images + hidden, "stage3": images,
+            "enter2": carried + hidden, "enter3": carried,
+            "compose": [Tensor("step", 3), Tensor("below", 3)],
+        }[name]
         return True
     def supports_model_v2(self, model):
         return True
@@ -101,7 +117,7 @@ class Builder:
         return Profile()
     def build_serialized_network(self, network, config):
         return json.dumps({
-            "flags": self.flags, "cleared": config.cleared, "sizes": config.profile.sizes,
+            "onnx": network.path, "flags": self.flags, "cleared": config.cleared, "sizes": config.profile.sizes,
             "verbosity": config.profiling_verbosity,
             "timing": config.timing and config.timing.known.decode(),
         }).encode()
@@ -112,6 +128,10 @@ class Inspector:
             {"LayerType": "gemm", "Outputs": [{"Format/Datatype": "Half"}]},
             {"LayerType": "PluginV3", "Outputs": [{"Format/Datatype": "Float"}]},
             {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Row major linear FP32"}]},
+            {"LayerType": "gemm", "Outputs": [{"Format/Datatype": "BFloat16"}]},
+            {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Row major linear BF16 format"}]},
+            {"LayerType": "kgen", "Outputs": [{"Format/Datatype": "Two wide row major FP16"}]},
+            {"LayerType": "shape", "Outputs": [{"Format/Datatype": "Int64"}]},
             {"LayerType": "signal", "Outputs": []},
         ]})
 

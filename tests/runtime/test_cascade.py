@@ -3,8 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
+from rwcnet_runtime import patches
+from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from rwcnet_runtime.backends.openvino import OpenVino
 from rwcnet_runtime.bundle import Bundle
-from rwcnet_runtime.cascade import Cascade, downsample, every
+from rwcnet_runtime.cascade import Cascade, downsample, every, run_in_patches
 from rwcnet_runtime.errors import BackendError
 
 
@@ -23,15 +26,39 @@ def test_every_keeps_the_first_voxel_of_each_block():
     np.testing.assert_array_equal(every(image, 1), image)
 
 
-def test_a_precision_that_a_cpu_cannot_run_is_refused_before_a_graph_is_opened(tmp_path):
-    packaged = Bundle.open()
-    stages = {f"bf16/stage{n}.onnx": "" for n in (1, 2, 3)}
-    manifest = dataclasses.replace(packaged.manifest, files=packaged.manifest.files | stages)
-    bundle = dataclasses.replace(packaged, folder=tmp_path, manifest=manifest)
-    with pytest.raises(BackendError, match=r"does not run bf16 graphs on a CPU: choose fp32 or"):
+@pytest.mark.parametrize("at_once", [1, 10**9])
+def test_a_local_filter_in_patches_equals_the_whole(monkeypatch, at_once):
+    monkeypatch.setattr(patches, "VOXELS_AT_ONCE", at_once)
+    image = np.random.default_rng(0).random((1, 2, 40, 50, 30), dtype=np.float32)
+
+    def blur(arrays):
+        return [sum(np.roll(arrays[0], n, axis) for n in (-2, 0, 2) for axis in (2, 3, 4))]
+
+    places = patches.lay_out(image.shape[2:], 24, 4)
+    *_, (done, count, joined) = run_in_patches(OnnxRuntimeCpu(), blur, [image], places)
+    assert done == count == 12
+    inside = (..., slice(4, -4), slice(4, -4), slice(4, -4))
+    np.testing.assert_allclose(joined[0][inside], blur([image])[0][inside], atol=1e-6)
+
+
+def test_a_single_patch_goes_straight_through():
+    image = np.random.default_rng(0).random((1, 2, 12, 8, 10), dtype=np.float32)
+    places = patches.lay_out(image.shape[2:], None)
+    # Results of a coarser grid than the image's: there is nothing to join.
+    ((done, count, (every, other)),) = run_in_patches(
+        OnnxRuntimeCpu(), lambda arrays: [arrays[0], arrays[0][..., ::2, ::2, ::2]], [image], places
+    )
+    assert done == count == 1
+    np.testing.assert_array_equal(every, image)
+    np.testing.assert_array_equal(other, image[..., ::2, ::2, ::2])
+
+
+def test_a_precision_that_a_backend_does_not_take_is_refused_before_a_graph_is_opened(tmp_path):
+    bundle = dataclasses.replace(Bundle.open(), folder=tmp_path)
+    with pytest.raises(BackendError, match="onnxruntime does not run bf16 here: choose fp32 or"):
         Cascade(bundle, "bf16")
-    with pytest.raises(BackendError, match="holds no int8 stages, only bf16, fp16, fp32"):
-        Cascade(bundle, "int8")
+    with pytest.raises(BackendError, match="openvino does not run fp16 here: choose fp32 or bf16"):
+        Cascade(bundle, "fp16", OpenVino())
 
 
 def test_progress_reaches_the_end_of_each_stage_and_state_does_not_leak():

@@ -6,7 +6,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
-from rwcnet_runtime import BackendError, InputError, register
+from rwcnet_runtime import BackendError, BundleError, InputError, Registrar, register
 from rwcnet_runtime.volumes import read_volume
 
 SHIFT_MM = np.array([4.0, -3.0, 3.0])  # RAS
@@ -109,7 +109,8 @@ def test_the_report_says_what_was_done_and_found(registration, tmp_path):
     report = json.loads((tmp_path / "new" / "folder" / "registration.json").read_text())
     assert report["engine"] == "fp32"
     assert report["arithmetic"] == "float32"
-    assert report["backend"] == "onnxruntime"
+    assert report["backend"] == "openvino"  # the fastest of those that the tests have
+    assert report["backend_chosen"] == "the fastest that works here"
     assert report["bundle"]["name"] == "base"
     assert len(report["bundle"]["sha256"]) == 64
     assert (
@@ -141,8 +142,34 @@ def test_images_that_do_not_overlap_are_refused(brain, tmp_path):
 
 
 def test_an_engine_the_bundle_does_not_hold_is_refused(pair):
-    with pytest.raises(BackendError, match="only fp16, fp32"):
+    with pytest.raises(
+        BackendError, match="nothing here runs int8: openvino does not run int8 here; onnx"
+    ):
         register(*pair, engine="int8")
+    with pytest.raises(BackendError, match="openvino does not run fp16 here"):
+        register(*pair, engine="fp16", backend="openvino")
+
+
+def test_a_bundle_that_is_not_there_is_said_before_an_image_is_read(tmp_path):
+    with pytest.raises(BundleError, match="gone"):
+        Registrar(tmp_path / "gone")
+
+
+def test_a_registrar_gives_the_same_for_pair_after_pair(pair, registration):
+    registrar = Registrar(backend="openvino")
+    again = [registrar.register(*pair) for _ in range(2)]
+    for found in again:
+        np.testing.assert_array_equal(found.displacement_mm, registration.displacement_mm)
+    assert "load" not in again[0].report["seconds"]
+    assert "load" in registration.report["seconds"]
+
+
+def test_onnx_runtime_and_openvino_find_the_same_displacement(pair, registration):
+    found = register(*pair, backend="onnxruntime", threads=1)
+    assert (found.report["backend"], found.report["backend_chosen"]) == ("onnxruntime", "asked for")
+    assert found.report["threads"] == 1
+    difference = np.abs(found.displacement_mm - registration.displacement_mm).max()
+    assert difference < 5e-3  # mm
 
 
 def test_a_second_pair_of_another_size_works(brain, tmp_path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from rwcnet_runtime.backend import Session, require_arithmetic
+from rwcnet_runtime.backends.choose import BACKENDS
 from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.devices import Gpu, gpus
 from rwcnet_runtime.doctor.operators import Operators, read_operators
 from rwcnet_runtime.engines.build import parse
-from rwcnet_runtime.engines.cache import PlanCache, default_folder
+from rwcnet_runtime.engines.cache import Plan, PlanCache, default_folder
 from rwcnet_runtime.engines.products import PRODUCTS
-from rwcnet_runtime.engines.stages import describe
+from rwcnet_runtime.engines.stages import describe, misfit
 from rwcnet_runtime.errors import BackendError, RwcnetError
 
 
@@ -26,16 +27,20 @@ def contents(bundle: Bundle) -> Iterator[str]:
 
 
 def precisions(bundle: Bundle) -> Iterator[str]:
-    """Yield a line a precision: whether ONNX Runtime loads all its stages on the CPU."""
-    for engine in bundle.engines:
-        try:
-            require_arithmetic(engine)
-            for n in range(len(bundle.manifest.stages)):
-                Session(bundle.stage_path(n, engine))
-        except RwcnetError as error:
-            yield f"{engine} does not run with ONNX Runtime on the CPU: {error}"
-        else:
-            yield f"{engine} runs with ONNX Runtime on the CPU"
+    """Yield a line a backend and precision: whether it loads all stages here."""
+    for kind in BACKENDS:
+        if kind.missing() is not None:
+            continue
+        backend = kind()
+        # What the bundle holds, and what the backend makes of it.
+        for engine in dict.fromkeys((*bundle.engines, *kind.arithmetic)):
+            try:
+                for n in range(len(bundle.manifest.stages)):
+                    backend.stage(bundle, n, engine)
+            except RwcnetError as error:
+                yield f"{engine} does not run with {kind.name}: {error}"
+            else:
+                yield f"{engine} runs with {kind.name}: {kind.arithmetic[engine]}"
 
 
 def fallbacks(bundle: Bundle) -> Iterator[str]:
@@ -76,6 +81,7 @@ def plans(bundle: Bundle) -> Iterator[str]:
         yield f"no engine has been cached in {folder}"
         return
     graphs = {bundle.manifest.files[name]: name for name in _stages(bundle)}
+    gpu = next(iter(gpus()), None)
     others = size = 0
     for plan in PlanCache(folder).plans():
         stat = plan.path.stat()
@@ -88,8 +94,17 @@ def plans(bundle: Bundle) -> Iterator[str]:
             except BackendError as error:
                 yield f"{name}: {error}"
                 continue
-            yield f"{name}: {describe(plan)}; {_age(time.time() - stat.st_mtime)} old"
+            age = _age(time.time() - stat.st_mtime)
+            yield f"{name}: {describe(plan)}; {age} old; {_fit(plan, gpu)}"
     yield f"{others} engines of other bundles, {size / 2**20:.1f} MiB, in {folder}"
+
+
+def _fit(plan: Plan, gpu: Gpu | None) -> str:
+    """Say whether a plan is for this machine."""
+    other = misfit(plan, gpu)
+    if other:
+        return f"not for this machine: {other}"
+    return "fits this machine" if gpu else "there is no GPU here to run it on"
 
 
 def _stages(bundle: Bundle) -> list[str]:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 
 import onnxruntime as ort
 
-from rwcnet_runtime.backend import thread_count
-from rwcnet_runtime.devices import gpus
+from rwcnet_runtime.devices import gpus, thread_count
 from rwcnet_runtime.engines.products import PRODUCTS, version_of
 
 _BOTH = (
@@ -25,7 +24,11 @@ def backends() -> Iterator[str]:
     if len(found) > 1:
         yield _BOTH
     openvino = version_of("openvino")
-    yield f"openvino {openvino}" if openvino else "openvino is not installed: pip install openvino"
+    yield (
+        f"openvino {openvino}"
+        if openvino
+        else 'openvino is not installed: pip install "rwcnet[openvino]"'
+    )
     for product in PRODUCTS:
         yield (
             f"{product.name} {product.version}"

@@ -23,13 +23,12 @@ def build(
     plan: Path,
     profile: Profile,
     *,
-    stride: int,
     gpu: bool,
     plugin: bool,
     timing_cache: tuple[Path, Path] | None = None,
     limit_s: float = LIMIT_S,
 ) -> dict[str, Any]:
-    """Build the engine of one stage.
+    """Build the engine of one graph.
 
     Parameters
     ----------
@@ -40,9 +39,7 @@ def build(
     plan
         Where the serialised engine goes; there may be part of one after an error.
     profile
-        Sizes of the images that the engine is to accept.
-    stride
-        Voxels of the images between two points of the hidden state.
+        Sizes that the engine is to accept of each input.
     gpu
         Whether there is a GPU to load the engine on, for the summary.
     plugin
@@ -67,7 +64,6 @@ def build(
         "task": "build",
         "plan": str(plan),
         "profile": profile,
-        "stride": stride,
         "gpu": gpu,
         "plugin": plugin,
         "timing_cache": timing_cache and {"old": str(timing_cache[0]), "new": str(timing_cache[1])},
@@ -109,6 +105,11 @@ def _run(product: Product, onnx: Path, job: dict[str, Any], limit_s: float) -> d
             f"{program} was not done with {onnx} after {limit_s:g} s and was stopped: give fewer "
             "or smaller sizes, or build on a faster machine"
         ) from error
+    if child.returncode == -getattr(signal, "SIGKILL", 0):
+        raise BackendError(
+            f"{program} was killed while it was at {onnx}, most likely because memory ran out: "
+            "give a smaller --shape, or more memory"
+        )
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
         raise BackendError(f"{program} crashed on {onnx} with {name}: try another version of it")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -23,8 +24,9 @@ from rwcnet_runtime.bundle import sha256
 from rwcnet_runtime.errors import BackendError, InputError
 
 # Of the facts and the files; part of every key, so that plans of another one are not found.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 WAIT_S = 3600.0
+_LOCK, _SCRATCH = ".lock", ".building-"
 
 
 def default_folder() -> Path:
@@ -144,7 +146,7 @@ class PlanCache:
         facts
             What it was built from and for: plain values, sequences as lists.
         built
-            The serialised engine, in what `scratch` gave.
+            The serialised engine, in what `building` gave.
         summary
             What is in it.
         """
@@ -159,40 +161,44 @@ class PlanCache:
         return plan
 
     @contextmanager
-    def scratch(self) -> Iterator[Path]:
-        """Give an empty folder on the disk of the cache; it goes in the end."""
-        with tempfile.TemporaryDirectory(prefix=".building-", dir=self.folder) as name:
-            yield Path(name)
+    def building(self, say: Callable[[str], None], wait_s: float = WAIT_S) -> Iterator[Path]:
+        """Give an empty folder on the disk of the cache to one process at a time.
 
-    @contextmanager
-    def lock(
-        self, facts: Mapping[str, Any], say: Callable[[str], None], wait_s: float = WAIT_S
-    ) -> Iterator[None]:
-        """Keep other processes from building the same engine meanwhile; wait for one that does.
+        Others wait: two builds at once would spoil each other's measured times. One lock file
+        serves the whole cache and stays, since to remove the file of a lock lets two processes
+        hold it, one of them on the removed file.
 
-        `say` is called with one line when there is something to wait for.
+        Parameters
+        ----------
+        say
+            Called with one line when there is another process to wait for.
+        wait_s
+            How long to wait, in seconds.
 
         Raises
         ------
         BackendError
-            If the other one is still at it after `wait_s` seconds.
+            If the other one is still at it then.
         """
-        lock = FileLock(self.folder / f"{key(facts)}.lock")
+        lock = FileLock(self.folder / _LOCK)
         try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            say("another process builds an engine: waiting for it")
             try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                say("another process builds this engine: waiting for it")
-                lock.acquire(timeout=wait_s)
-        except Timeout as error:
-            raise BackendError(
-                f"another process has been building this engine for {wait_s:g} s: wait for it, or "
-                "end it and try again"
-            ) from error
-        try:
-            yield
-        finally:
-            lock.release()
+                held = lock.acquire(timeout=wait_s)
+            except Timeout as error:
+                raise BackendError(
+                    f"another process has been building engines for {wait_s:g} s: wait for it, or "
+                    "end it and try again"
+                ) from error
+        with held:
+            # Whoever made these was killed, for they are made and removed under the lock.
+            for orphan in self.folder.glob(f"{_SCRATCH}*"):
+                shutil.rmtree(orphan, ignore_errors=True)  # the next one tries again
+            # A new name each time: a child that outlived its parent writes into a removed folder.
+            with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=self.folder) as name:
+                yield Path(name)
 
     def _about(self, path: Path) -> Plan | None:
         """Return the plan a JSON file is about, or None if it is none, or of another schema."""

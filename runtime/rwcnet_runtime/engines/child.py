@@ -7,6 +7,7 @@ result goes as JSON to stdout; an error is the last line of stderr.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -75,9 +76,7 @@ def _build(trt: Any, builder: Any, network: Any, job: dict[str, Any], errors: li
     shapes = builder.create_optimization_profile()
     for n in range(network.num_inputs):
         tensor = network.get_input(n)
-        # Hidden states lie on the grid of the recurrence.
-        step = job["stride"] if tensor.name == "hidden" else 1
-        sizes = ((b, tensor.shape[1], *(m // step for m in grid)) for b, *grid in job["profile"])
+        sizes = ((b, tensor.shape[1], *grid) for b, *grid in job["profile"][tensor.name])
         shapes.set_shape(tensor.name, *sizes)
     config.add_optimization_profile(shapes)
     timing = job["timing_cache"]
@@ -95,13 +94,19 @@ def _build(trt: Any, builder: Any, network: Any, job: dict[str, Any], errors: li
 
 def _network_summary(trt: Any, network: Any) -> dict[str, Any]:
     """Count the layers of the parsed network: what there is to see without a GPU."""
-    layers = [network.get_layer(n) for n in range(network.num_layers)]
-    return {
-        "of": "network",
-        "layers": len(layers),
-        "fp32_layers": sum(layer.get_output(0).dtype == trt.DataType.FLOAT for layer in layers),
-        "plugin_layers": sum("PLUGIN" in str(layer.type).upper() for layer in layers),
+    precisions = {
+        trt.DataType.FLOAT: "fp32",
+        trt.DataType.HALF: "fp16",
+        trt.DataType.BF16: "bf16",
     }
+    layers = [network.get_layer(n) for n in range(network.num_layers)]
+    outputs = [layer.get_output(0) for layer in layers]
+    return _summary(
+        "network",
+        # What sizes are computed with is no part of the arithmetic on images.
+        [None if out.is_shape_tensor else precisions.get(out.dtype) for out in outputs],
+        [str(layer.type) for layer in layers],
+    )
 
 
 def _engine_layers(trt: Any, errors: Any, plan: Any) -> list[dict[str, Any]] | None:
@@ -121,22 +126,37 @@ def summarise(layers: list[dict[str, Any]]) -> dict[str, Any]:
     Parameters
     ----------
     layers
-        As the engine inspector describes them at detailed verbosity. Types are written "Float", or
-        with an FP32 in a longer text.
+        As the engine inspector describes them at detailed verbosity. Types are written "Float",
+        "Half" and "BFloat16", or with an FP32, FP16 or BF16 in a longer text.
 
     Returns
     -------
     dict
-        ``of`` is "engine"; ``layers``, ``fp32_layers`` (whose first output is fp32) and
-        ``plugin_layers``.
+        ``of`` is "engine"; ``layers``; ``fp32_layers``, ``fp16_layers`` and ``bf16_layers``, by the
+        type of the first output; and ``plugin_layers``.
     """
-    types = [layer["Outputs"][0]["Format/Datatype"] for layer in layers if layer.get("Outputs")]
-    return {
-        "of": "engine",
-        "layers": len(layers),
-        "fp32_layers": sum("float" in name.lower() or "FP32" in name for name in types),
-        "plugin_layers": sum("plugin" in layer["LayerType"].lower() for layer in layers),
-    }
+    first = [layer["Outputs"][0] if layer.get("Outputs") else {} for layer in layers]
+    return _summary(
+        "engine",
+        [_precision(output.get("Format/Datatype", "")) for output in first],
+        [layer["LayerType"] for layer in layers],
+    )
+
+
+def _precision(text: str) -> str | None:
+    """Return the precision that the inspector's text for a type names, None if it names none."""
+    # In this order: the name of bf16 contains that of fp32.
+    for name, pattern in (("bf16", "BF(LOAT)?16"), ("fp16", "FP16|HALF"), ("fp32", "FP32|FLOAT")):
+        if re.search(pattern, text.upper()):
+            return name
+    return None
+
+
+def _summary(of: str, precisions: list[str | None], kinds: list[str]) -> dict[str, Any]:
+    """Count layers: the precision of each, None where it is no arithmetic, and its kind."""
+    counts = {f"{name}_layers": precisions.count(name) for name in ("fp32", "fp16", "bf16")}
+    plugins = sum("PLUGIN" in kind.upper() for kind in kinds)
+    return {"of": of, "layers": len(kinds), **counts, "plugin_layers": plugins}
 
 
 if __name__ == "__main__":

@@ -1,19 +1,21 @@
-"""The sizes an engine is built for: from image sizes to what a stage is given of them."""
+"""The sizes an engine is built for: from image sizes to what a graph is given of them."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from rwcnet_runtime.bundle import StageEntry
+from rwcnet_runtime.bundle import Manifest, StageEntry
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.patches import at_once, lay_out
 
 # Image sizes (i, j, k) in voxels.
 Shape: TypeAlias = tuple[int, int, int]
-# Batch and grid (b, i, j, k) of a stage's images: the smallest, the usual and the largest.
-Profile: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+# Batch and grid (b, i, j, k) of an input: the smallest, the usual and the largest.
+Sizes: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+# Of each input by its name. Plans keep it as JSON, where tuples are lists.
+Profile: TypeAlias = Mapping[str, Sequence[Sequence[int]]]
 
 # 1 mm heads, then what is rather smaller and larger.
 DEFAULT_SHAPES: tuple[Shape, ...] = ((160, 192, 224), (64, 64, 64), (256, 256, 256))
@@ -64,6 +66,64 @@ def stage_profile(entry: StageEntry, shapes: Sequence[Shape]) -> Profile:
         Each axis covers what is cut of every image between the smallest and the largest, the batch
         goes up to as many patches as the runtime sends at once of images of the given sizes.
     """
+    images = _patch_sizes(entry, shapes)
+    found = {"fixed": images, "moving": images}
+    # Hidden states lie on the grid of the recurrence.
+    return found | {"hidden": _divided(images, entry.stride)} if entry.inherits else found
+
+
+def chain_profile(manifest: Manifest, name: str, shapes: Sequence[Shape]) -> Profile:
+    """Return what a graph between stages is given: whole images.
+
+    Parameters
+    ----------
+    manifest
+        Of the bundle.
+    name
+        "compose.onnx", or "enterN.onnx" with the number of the stage that is entered.
+    shapes
+        As for `stage_profile`.
+    """
+    whole = _whole_sizes(shapes)
+    if name == "compose.onnx":
+        # After each stage but the first.
+        coarsest = manifest.stages[1].resolution if len(manifest.stages) > 1 else 1
+        finest = manifest.stages[-1].resolution
+        smallest = _divided(whole, coarsest)[0]
+        sizes = (smallest, *_divided(whole, finest)[1:])
+        return {"step": sizes, "below": sizes}
+    number = int(name.removeprefix("enter").removesuffix(".onnx"))
+    below, entered = manifest.stages[number - 2 : number]
+    found = {
+        "moving": _divided(whole, entered.resolution),
+        "flow": _divided(whole, below.resolution),
+    }
+    grid = below.resolution * below.stride
+    return found | {"hidden": _divided(whole, grid)} if entered.inherits else found
+
+
+def covers(profile: Profile, needed: Profile) -> bool:
+    """Return whether an engine built for one profile takes all that another one asks for."""
+    return profile.keys() == needed.keys() and all(
+        low <= least and most <= high
+        for name, (smallest, _, largest) in profile.items()
+        for low, high, least, most in zip(
+            smallest, largest, needed[name][0], needed[name][2], strict=True
+        )
+    )
+
+
+def _whole_sizes(shapes: Sequence[Shape]) -> Sizes:
+    axes = list(zip(*shapes, strict=True))
+    return (1, *map(min, axes)), (1, *shapes[0]), (1, *map(max, axes))
+
+
+def _divided(sizes: Sizes, factor: int) -> Sizes:
+    smallest, usual, largest = ((b, *(n // factor for n in grid)) for b, *grid in sizes)
+    return smallest, usual, largest
+
+
+def _patch_sizes(entry: StageEntry, shapes: Sequence[Shape]) -> Sizes:
     cut = [
         lay_out(tuple(n // entry.resolution for n in shape), entry.patch, entry.halo, entry.parts)
         for shape in shapes

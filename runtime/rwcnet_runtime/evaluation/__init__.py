@@ -1,7 +1,8 @@
 """Measure registrations on cases with a known truth: labels, landmarks, folds, time and memory.
 
+>>> from rwcnet_runtime import Registrar
 >>> from rwcnet_runtime.evaluation import evaluate_bundle, read_cases, summarise
->>> rows = evaluate_bundle(read_cases(Path("cases.csv")))  # doctest: +SKIP
+>>> rows = evaluate_bundle(read_cases(Path("cases.csv")), Registrar())  # doctest: +SKIP
 >>> summarise(rows)["measures"]["dice_after"]["mean"]  # doctest: +SKIP
 """
 

@@ -8,13 +8,14 @@ from typing import Annotated, Any
 
 import typer
 
+from rwcnet_runtime.backends.choose import AUTO, NAMES
 from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import read_cases
 from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label
 from rwcnet_runtime.evaluation.summary import OUTPUTS, markdown, write_results
-from rwcnet_runtime.registration import open_bundle
+from rwcnet_runtime.registration import Registrar
 from rwcnet_runtime.writing import check_output
 
 eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -35,6 +36,10 @@ def evaluate(
     engine: Annotated[
         str | None, typer.Option(help="Precision; one that the bundle holds. Default: fp32.")
     ] = None,
+    backend: Annotated[
+        str | None, typer.Option(help=f"What runs it: {', '.join(NAMES)}. Default: {AUTO}.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
     fields: Annotated[
         Path | None,
         typer.Option(help="Folder of displacement fields to measure instead of a bundle."),
@@ -51,8 +56,10 @@ def evaluate(
         pairs = read_cases(cases, data)
         chosen = any_label if labels is None else _labels(labels)
         check_output(output, OUTPUTS, cases)
-        if fields is not None and (bundle is not None or engine is not None):
-            raise InputError("--fields excludes --bundle and --engine; measure one of both.")
+        if fields is not None and any(x is not None for x in (bundle, engine, backend, threads)):
+            raise InputError(
+                "--fields excludes --bundle, --engine, --backend and --threads: measure one."
+            )
         if fields is None and convention is not None:
             raise InputError("--convention is about --fields; give their folder, or leave it out.")
 
@@ -62,13 +69,12 @@ def evaluate(
 
         about: dict[str, Any] = {"cases_file": str(cases), "labels_measured": labels or "all"}
         if fields is None:
-            engine = engine or "fp32"
-            opened = open_bundle(bundle)
-            rows = evaluate_bundle(pairs, opened, engine=engine, labels=chosen, notice=notice)
-            about |= {
-                "bundle": {"name": opened.manifest.name, "sha256": opened.sha256},
-                "engine": engine,
-            }
+            registrar = Registrar(
+                bundle, engine=engine or "fp32", backend=backend or AUTO, threads=threads
+            )
+            typer.echo(f"backend {registrar.backend.name} ({registrar.reason})", err=True)
+            rows = evaluate_bundle(pairs, registrar, labels=chosen, notice=notice)
+            about |= registrar.chosen()
         else:
             convention = convention or "itk"
             rows = evaluate_fields(pairs, fields, convention, labels=chosen, notice=notice)

@@ -7,13 +7,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rwcnet_runtime.bundle import Bundle
-from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.errors import InputError, RwcnetError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.evaluation.fields import CONVENTIONS, find_field, read_costs, read_field
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label, measure
-from rwcnet_runtime.registration import open_bundle, register
+from rwcnet_runtime.registration import Registrar
 from rwcnet_runtime.volumes import read_volume
 
 Notice = Callable[[int, Row], None]
@@ -24,9 +22,8 @@ _PEAK = re.compile(r"VmHWM:\s*(\d+) kB")
 
 def evaluate_bundle(
     cases: Iterable[Case],
-    bundle: str | Path | Bundle | None = None,
+    registrar: Registrar,
     *,
-    engine: str = "fp32",
     labels: Labels = any_label,
     notice: Notice = lambda done, row: None,
 ) -> list[Row]:
@@ -36,10 +33,8 @@ def evaluate_bundle(
     ----------
     cases : iterable of Case
         As `read_cases` gives them.
-    bundle : str, Path or Bundle, optional
-        Folder of a bundle, or an opened one; the one inside the package by default.
-    engine : str
-        Precision the network runs in, one that the bundle holds.
+    registrar : Registrar
+        A bundle, opened.
     labels : callable
         Told a label, says whether it is measured; all that a pair holds are by default.
     notice : callable
@@ -49,29 +44,16 @@ def evaluate_bundle(
     -------
     list of dict
         One row a case, in their order: ``case``, its name, and all that `measure` gives.
-        ``seconds`` is what `register` took, from loading the graphs to the verdict;
+        ``seconds`` is what `register` took, from reading the files to the verdict;
         ``peak_memory_mb`` (10^6 bytes) is the most memory this process held during it, interpreter
         and libraries included (Linux; elsewhere it is missing). A case that cannot be registered or
         measured has ``case`` and ``error``, one sentence.
-
-    Raises
-    ------
-    BundleError
-        Before the first case, if the bundle is missing, damaged, or lacks a stage.
-    BackendError
-        Before the first case, if the bundle does not hold the engine.
     """
-    opened = open_bundle(bundle)
-    Cascade(opened, engine)  # refuses before the first case what no case could use
 
     def run(case: Case) -> Row:
         with _peak_memory() as costs:
-            found = register(
-                case.fixed,
-                case.moving,
-                engine=engine,
-                initial_transform=case.initial_transform,
-                bundle=opened,
+            found = registrar.register(
+                case.fixed, case.moving, initial_transform=case.initial_transform
             )
         costs["seconds"] = sum(found.report["seconds"].values())
         return costs | measure(

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwcnet_runtime.backend import thread_count
+from rwcnet_runtime.devices import thread_count
 from rwcnet_runtime.evaluation.measures import Row
 from rwcnet_runtime.writing import all_or_none
 

@@ -26,7 +26,7 @@ def register() -> None:
     Raises
     ------
     BackendError
-        If TensorRT is not installed, or older than plugins compiled ahead of time (10.9).
+        If TensorRT is not installed or too old: the first one with CUDA 13 is 10.13.
     """
     try:
         import cuda.bindings.nvrtc  # noqa: F401  (or the build would fail in the middle)
@@ -35,8 +35,8 @@ def register() -> None:
         from tensorrt.plugin import KernelLaunchParams, TensorDesc
     except ImportError as error:
         raise BackendError(
-            f"the plugin {ID} needs TensorRT 10.9 or later and NVRTC, which do not load ({error}); "
-            'pip install "rwcnet[tensorrt]"'
+            f"the plugin {ID} needs TensorRT 10.13 or later and NVRTC, which do not load "
+            f'({error}); pip install "rwcnet[tensorrt]"'
         ) from error
 
     @trtp.register(ID)  # type: ignore[untyped-decorator]

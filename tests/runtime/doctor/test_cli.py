@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.devices import Gpu
-from rwcnet_runtime.doctor import machine
+from rwcnet_runtime.doctor import holdings, machine
 from rwcnet_runtime.doctor.cli import doctor_app
 from rwcnet_runtime.engines import products
 from rwcnet_runtime.engines import stages as engine_stages
@@ -35,7 +36,7 @@ def installed(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    for module in (machine, engine_stages):
+    for module in (holdings, machine, engine_stages):
         monkeypatch.setattr(module, "gpus", list)
 
 
@@ -58,7 +59,7 @@ def test_the_shipped_bundle_on_a_bare_machine(installed):
     assert found["Backends"][0].startswith(f"onnxruntime {ORT}: ")
     assert "CPUExecutionProvider" in found["Backends"][0]
     assert found["Backends"][1:] == [
-        "openvino is not installed: pip install openvino",
+        'openvino is not installed: pip install "rwcnet[openvino]"',
         'tensorrt is not installed: pip install "rwcnet[tensorrt]"',
         'tensorrt-rtx is not installed: pip install "rwcnet[tensorrt-rtx]"',
     ]
@@ -71,7 +72,9 @@ def test_the_shipped_bundle_on_a_bare_machine(installed):
         f"3 stages in {', '.join(bundle.engines)}",
         "weights: MIT",
     ]
-    assert "fp32 runs with ONNX Runtime on the CPU" in found["Precisions"]
+    assert {"fp32 runs with openvino: float32", "fp32 runs with onnxruntime: float32"} <= {
+        *found["Precisions"]
+    }
     (first,) = (line for line in found["Operators"] if line.startswith("fp32/stage1.onnx"))
     assert "nodes, of which run as function bodies: rwcnet::LocalCorrelation3d (4), " in first
     assert "rwcnet::Warp3d" in first
@@ -107,13 +110,26 @@ def test_engines_in_the_cache_are_listed_with_what_refuses_a_node(install, with_
     found, _, _ = sections("--bundle", folder)
     assert "fp32/stage2.onnx: TensorRT-RTX refuses Resize (no cubic)" in found["Operators"]
     (mine, others) = found["Cached engines"]
-    assert mine.startswith("fp32/stage2.onnx: tensorrt-rtx 9.9 for GPU none, ")
-    assert mine.endswith(" seconds old")
+    assert mine.startswith("fp32/stage2.onnx: tensorrt-rtx 9.9 without a GPU, ")
+    assert mine.endswith(" seconds old; there is no GPU here to run it on")
     assert others.startswith("0 engines of other bundles, 0.0 MiB, in ")
     for plan in PlanCache().plans():
         plan.path.write_bytes(b"something else")
     found, _, _ = sections("--bundle", folder)
     assert "is damaged" in found["Cached engines"][0]
+
+
+def test_an_engine_of_another_machine_is_named(install, with_precisions, monkeypatch):
+    folder, here = with_precisions(), Gpu("NVIDIA L4", "8.9", "580.1")
+    monkeypatch.setattr(engine_stages, "gpus", lambda: [here])
+    compile_stages(Bundle.open(folder), install("tensorrt"), [(64, 64, 64)], [1])
+    for gpu, fit in (
+        (here, "fits this machine"),
+        (replace(here, driver="581"), "not for this machine: driver 580.1 (here 581)"),
+    ):
+        monkeypatch.setattr(holdings, "gpus", lambda gpu=gpu: [gpu])
+        found, _, _ = sections("--bundle", folder)
+        assert found["Cached engines"][0].endswith(f" seconds old; {fit}")
 
 
 def test_a_cache_that_others_can_write_to_is_refused(installed, tmp_path):

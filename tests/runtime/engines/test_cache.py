@@ -3,6 +3,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,7 +15,7 @@ FACTS = {"schema": SCHEMA_VERSION, "onnx": "0" * 64, "profile": [[1, 8, 8, 8]], 
 
 
 def keep(cache, data=b"engine", facts=FACTS):
-    with cache.scratch() as folder:
+    with cache.building(print) as folder:
         (folder / "engine.plan").write_bytes(data)
         return cache.keep(facts, folder / "engine.plan", {"layers": 3})
 
@@ -29,6 +30,7 @@ def test_a_plan_comes_back_and_leaves_nothing_else():
     assert {path.name for path in cache.folder.iterdir()} == {
         f"{key(FACTS)}.plan",
         f"{key(FACTS)}.json",
+        ".lock",
     }
 
 
@@ -103,36 +105,56 @@ def test_where_caches_are_kept(monkeypatch, tmp_path):
 
 
 HOLDER = """
-import json, sys, time
+import sys, time
 from pathlib import Path
 from rwcnet_runtime.engines.cache import PlanCache
-with PlanCache(Path(sys.argv[1])).lock(json.loads(sys.argv[2]), print):
+with PlanCache(Path(sys.argv[1])).building(print) as folder:
+    (folder / "part").touch()
     print("held", flush=True)
-    time.sleep(float(sys.argv[3]))
+    time.sleep(float(sys.argv[2]))
 """
+
+
+@contextmanager
+def another_process(cache, held_s):
+    """Let another process build for some seconds, and kill it in the end."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(cache.folder), str(held_s)],
+        env=environment,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        yield
+    finally:
+        holder.kill()
+        holder.communicate()
 
 
 @pytest.mark.parametrize(("held_s", "wait_s"), [(1.0, 60.0), (60.0, 0.1)])
 def test_another_process_is_waited_for_but_not_for_ever(held_s, wait_s):
     cache, said = PlanCache(), []
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    arguments = [str(cache.folder), json.dumps(FACTS), str(held_s)]
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDER, *arguments], env=environment, stdout=subprocess.PIPE
-    )
-    try:
-        assert holder.stdout.readline() == b"held\n"
+    with another_process(cache, held_s):
         start = time.monotonic()
         if wait_s > held_s:
-            with cache.lock(FACTS, said.append, wait_s):
+            with cache.building(said.append, wait_s):
                 assert time.monotonic() - start < wait_s
         else:
             with (
                 pytest.raises(BackendError, match="another process has been building"),
-                cache.lock(FACTS, said.append, wait_s),
+                cache.building(said.append, wait_s),
             ):
                 pass
-    finally:
-        holder.kill()
-        holder.communicate()
-    assert said == ["another process builds this engine: waiting for it"]
+            assert len(list(cache.folder.glob(".building-*/part"))) == 1
+    assert said == ["another process builds an engine: waiting for it"]
+
+
+def test_what_a_killed_process_left_goes_with_the_next_build():
+    cache = PlanCache()
+    with another_process(cache, 60):
+        pass
+    assert len(list(cache.folder.glob(".building-*"))) == 1
+    with cache.building(print) as folder:
+        assert list(cache.folder.glob(".building-*")) == [folder]
+    assert [path.name for path in cache.folder.iterdir()] == [".lock"]

@@ -16,13 +16,20 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("index", range(len(BUNDLE.manifest.stages)))
-@pytest.mark.parametrize("precision", BUNDLE.engines)
-def test_each_stage_is_parsed_and_built(precision, index, tmp_path):
-    graph, entry = BUNDLE.stage_path(index, precision), BUNDLE.manifest.stages[index]
-    assert parse(PRODUCT, graph)["refused"] == []
-    plan, profile = tmp_path / "engine.plan", stage_profile(entry, DEFAULT_SHAPES)
-    summary = build(PRODUCT, graph, plan, profile, stride=entry.stride, gpu=False, plugin=False)
-    assert plan.stat().st_size > 100_000
-    assert summary["of"] == "network"
-    assert summary["plugin_layers"] == 0
-    assert 0 < summary["fp32_layers"] < summary["layers"]
+def test_each_stage_is_parsed_and_built(index, tmp_path):
+    entry, plan = BUNDLE.manifest.stages[index], tmp_path / "engine.plan"
+    profile, built = stage_profile(entry, DEFAULT_SHAPES), {}
+    for precision in BUNDLE.engines:
+        graph = BUNDLE.stage_path(index, precision)
+        assert parse(PRODUCT, graph)["refused"] == []
+        summary = build(PRODUCT, graph, plan, profile, gpu=False, plugin=False)
+        assert plan.stat().st_size > 100_000
+        assert summary["of"] == "network"
+        assert summary["plugin_layers"] == 0
+        built[precision] = summary
+    full, half = built["fp32"], built["fp16"]
+    assert full["fp16_layers"] == full["bf16_layers"] == half["bf16_layers"] == 0
+    assert 0 < full["fp32_layers"] < full["layers"]  # the others are about sizes
+    # The flow path stays in fp32, all else is low.
+    assert 0 < half["fp32_layers"] < full["fp32_layers"]
+    assert half["fp16_layers"] > half["fp32_layers"]

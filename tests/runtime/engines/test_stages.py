@@ -10,7 +10,8 @@ from rwcnet_runtime.devices import Gpu
 from rwcnet_runtime.engines import stages as module
 from rwcnet_runtime.engines.cache import PlanCache
 from rwcnet_runtime.engines.products import find_product
-from rwcnet_runtime.engines.stages import compile_stages
+from rwcnet_runtime.engines.profile import stage_profile
+from rwcnet_runtime.engines.stages import compile_chain, compile_stages, fitting_plan, misfit
 from rwcnet_runtime.errors import BackendError
 
 SHAPES = [(64, 64, 64)]
@@ -38,12 +39,16 @@ def test_an_engine_is_built_once(install, bundle):
     (first,), (built,) = compiled(product, bundle)
     (second,), (found,) = compiled(product, bundle)
     assert built.startswith("fp32/stage1.onnx: engine built in ")
-    assert "(not run), tensorrt-rtx 9.9 for GPU none, 0.0 MiB, grids 32x32x32 to 32x32x32" in built
-    assert built.endswith("network of 3 layers, 2 in fp32, 1 of the plugin")
+    assert "(not run), tensorrt-rtx 9.9 without a GPU, 0.0 MiB, grids 32x32x32 to 32x32x32" in built
+    assert built.endswith(
+        "network of 6 layers, of them 4 floating point: 2 in fp32, 1 in fp16, 1 in bf16; "
+        "1 of the plugin"
+    )
     assert found.startswith("fp32/stage1.onnx: engine found in the cache, tensorrt-rtx 9.9")
     assert first == second
-    # Stage 1 of the shipped bundle has a stride.
-    assert json.loads(first.read())["sizes"]["hidden"] == 3 * [[1, 6, 16, 16, 16]]
+    assert json.loads(first.read())["sizes"] == {
+        name: 3 * [[1, 1, 32, 32, 32]] for name in ("fixed", "moving")
+    }
 
 
 def test_a_damaged_engine_is_built_again(install, bundle):
@@ -102,4 +107,74 @@ def test_a_build_that_fails_leaves_nothing(install, bundle):
         compiled(product, bundle)
     cache = PlanCache()
     assert cache.plans() == []
-    assert not [path for path in cache.folder.iterdir() if path.suffix != ".lock"]
+    assert [path.name for path in cache.folder.iterdir()] == [".lock"]
+
+
+def test_an_engine_that_is_there_needs_no_lock(install, bundle):
+    product = install("tensorrt-rtx")
+    (plan,), _ = compiled(product, bundle)
+    with PlanCache().building(print):  # this process would wait for itself for an hour
+        assert compiled(product, bundle)[0] == [plan]
+
+
+def test_an_engine_built_meanwhile_is_not_built_again(install, bundle, monkeypatch):
+    product = install("tensorrt-rtx")
+    (plan,), _ = compiled(product, bundle)
+    find, looks = PlanCache.find, []
+
+    def late(cache, facts):
+        looks.append(facts)
+        return find(cache, facts) if len(looks) > 1 else None
+
+    monkeypatch.setattr(PlanCache, "find", late)
+    (again,), said = compiled(product, bundle)
+    assert again == plan
+    assert said[0].startswith("fp32/stage1.onnx: engine found in the cache, ")
+
+
+def test_where_a_plan_fits(install, bundle, monkeypatch):
+    here = Gpu("NVIDIA L4", "8.9", "580.1")
+    monkeypatch.setattr(module, "gpus", lambda: [here])
+    (plan,), (said,) = compiled(install("tensorrt"), bundle)
+    assert "tensorrt 9.9 for GPU NVIDIA L4, " in said
+    assert misfit(plan, here) == ""
+    assert misfit(plan, replace(here, driver="581")) == "driver 580.1 (here 581)"
+    assert misfit(plan, None) == (
+        "gpu NVIDIA L4 (here none), sm 8.9 (here none), driver 580.1 (here none)"
+    )
+    monkeypatch.setattr("rwcnet_runtime.engines.products.version_of", lambda name: None)
+    assert misfit(plan, here) == "version 9.9 (here none)"
+
+
+def test_the_chain_is_built_for_whole_images(install, bundle):
+    plans = compile_chain(bundle, install("tensorrt"), SHAPES)
+    assert [json.loads(plan.read())["sizes"].keys() for plan in plans] == [
+        {"moving", "flow", "hidden"},
+        {"moving", "flow"},
+        {"step", "below"},
+    ]
+    entering = json.loads(plans[0].read())["sizes"]
+    # From the half grid of stage 1, whose recurrence lies on a quarter of it.
+    assert entering["moving"][1] == [1, 1, 64, 64, 64]
+    assert entering["flow"][1] == [1, 3, 32, 32, 32]
+    assert entering["hidden"][1] == [1, 6, 16, 16, 16]
+
+
+def test_an_engine_is_found_for_the_sizes_it_takes(install, bundle, monkeypatch):
+    product, entry = install("tensorrt"), bundle.manifest.stages[0]
+
+    def found(shape, precision="fp32"):
+        needed = stage_profile(entry, [shape])
+        return fitting_plan(bundle, product, "fp32/stage1.onnx", precision, needed)
+
+    assert found((64, 64, 64)) is None
+    (wide,) = compile_stages(bundle, product, [(96, 96, 96), (32, 32, 32), (128, 128, 128)], [0])
+    assert found((64, 64, 64)) == wide
+    assert found((64, 64, 160)) is None
+    assert found((64, 64, 64), "fp16") is None
+    # One that was tuned for the size comes first, whichever is newer.
+    ((exact,), _) = compiled(product, bundle)
+    assert found((64, 64, 64)) == exact
+    assert found((96, 96, 96)) == wide
+    monkeypatch.setattr(module, "gpus", lambda: [Gpu("NVIDIA L4", "8.9", "580.1")])
+    assert found((64, 64, 64)) is None

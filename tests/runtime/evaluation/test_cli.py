@@ -105,7 +105,7 @@ def test_the_bundle_is_opened_once(folder, monkeypatch):
         (["--fields", "gone"], "gone is not a folder"),
         (["--fields", ".", "--convention", "ants"], "'ants'"),
         (["--fields", ".", "--bundle", "."], "excludes --bundle"),
-        (["--fields", ".", "--engine", "fp32"], "excludes --bundle and --engine"),
+        (["--fields", ".", "--engine", "fp32"], "excludes --bundle, --engine"),
         (["--convention", "itk"], "--convention is about --fields"),
         (["--labels", "13-10"], "numbers and ranges"),
         (["--bundle", "gone"], "gone"),

@@ -98,6 +98,6 @@ def test_it_is_the_plugin_that_calls_name():
 def test_without_tensorrt(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(
-        BackendError, match=r"needs TensorRT 10\.9 or later.*pip install \"rwcnet\["
+        BackendError, match=r"needs TensorRT 10\.13 or later.*pip install \"rwcnet\["
     ):
         plugin.register()

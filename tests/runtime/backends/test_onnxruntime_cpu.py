@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np
 from rwcnet_runtime import patches
-from rwcnet_runtime.backend import Session
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Cascade
 

@@ -1,47 +1,38 @@
-"""ONNX Runtime on the CPU: open a graph, run it on arrays."""
+"""ONNX Runtime on the CPU: what a plain installation has."""
 
 from __future__ import annotations
 
 import functools
-import os
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-import numpy as np
-import numpy.typing as npt
 import onnxruntime as ort
 
+from rwcnet_runtime.backends.interface import Array, Backend
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.devices import thread_count
 from rwcnet_runtime.errors import BackendError, BundleError
 
-Array = npt.NDArray[np.float32]
 
-NAME = "onnxruntime"
-DEVICE = "cpu"
-# What the CPU kernels compute the graphs of each precision in; those of others they do not take.
-ARITHMETIC = {
-    "fp32": "float32",
-    "fp16": "weights of float16; float32 where this CPU has no kernel of ONNX Runtime for float16",
-}
+class OnnxRuntimeCpu(Backend):
+    """ONNX Runtime's CPU kernels."""
 
+    name = "onnxruntime"
+    program = "onnxruntime"
+    arithmetic: ClassVar = {
+        "fp32": "float32",
+        "fp16": "weights of float16; float32 where this CPU has no kernel of ONNX Runtime for "
+        "float16, so not faster than fp32",
+    }
 
-def thread_count() -> int:
-    """Return how many CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    @classmethod
+    def missing(cls) -> str | None:
+        """Return None: the package does not install without it."""
+        return None
 
-
-def require_arithmetic(engine: str) -> None:
-    """Refuse a precision that ONNX Runtime has no kernels for on the CPU.
-
-    Raises
-    ------
-    BackendError
-        If `ARITHMETIC` does not have it.
-    """
-    if engine not in ARITHMETIC:
-        raise BackendError(
-            f"ONNX Runtime does not run {engine} graphs on a CPU: choose "
-            f"{' or '.join(ARITHMETIC)} with --engine, or run the bundle's {engine} graphs on a GPU"
-        )
+    def open(self, bundle: Bundle, name: str, engine: str) -> Session:
+        """Open a graph, see `Backend.open`."""
+        return Session(bundle.graph_path(name), self.threads)
 
 
 @functools.cache  # once: ONNX Runtime keeps the pool for the whole process
@@ -60,6 +51,8 @@ class Session:
     ----------
     path
         ONNX file.
+    threads
+        How many it computes with; all cores of the process by default.
 
     Raises
     ------
@@ -67,13 +60,13 @@ class Session:
         If ONNX Runtime refuses the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threads: int | None = None) -> None:
         _share_memory()
         options = ort.SessionOptions()
         options.add_session_config_entry("session.use_env_allocators", "1")
         # A plan for a size seen before takes all of a run's memory at once, beside the pool's.
         options.enable_mem_pattern = False
-        options.intra_op_num_threads = thread_count()
+        options.intra_op_num_threads = threads or thread_count()
         options.log_severity_level = 3
         try:
             self._session: Any = ort.InferenceSession(

@@ -1,0 +1,53 @@
+"""Which backend runs a bundle: the one that is asked for, or the fastest that works here."""
+
+from __future__ import annotations
+
+from rwcnet_runtime.backends.interface import Backend
+from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from rwcnet_runtime.backends.openvino import OpenVino
+from rwcnet_runtime.errors import BackendError, InputError
+
+AUTO = "auto"
+# The fastest first.
+BACKENDS: tuple[type[Backend], ...] = (OpenVino, OnnxRuntimeCpu)
+NAMES = (AUTO, *(kind.name for kind in BACKENDS))
+
+
+def choose(name: str, engine: str, threads: int | None = None) -> tuple[Backend, str]:
+    """Return a backend for a precision, and why it was taken.
+
+    Parameters
+    ----------
+    name
+        One of `NAMES`.
+    engine
+        The precision it is to compute in.
+    threads
+        CPU threads; all cores of the process by default.
+
+    Raises
+    ------
+    InputError
+        If there is no backend of that name, or no such number of threads.
+    BackendError
+        If it does not work here, or does not compute in that precision.
+    """
+    if name not in NAMES:
+        raise InputError(f"there is no backend {name}: choose from {', '.join(NAMES)}")
+    if threads is not None and threads < 1:
+        raise InputError(f"--threads {threads} is no number of threads: give 1 or more")
+    if name != AUTO:
+        kind = next(kind for kind in BACKENDS if kind.name == name)
+        if (reason := kind.missing()) is not None:
+            raise BackendError(reason)
+        kind.require(engine)
+        return kind(threads), "asked for"
+    passed: list[str] = []
+    for kind in BACKENDS:
+        reason = kind.missing()
+        if reason is None and engine not in kind.arithmetic:
+            reason = f"{kind.name} runs {' and '.join(kind.arithmetic)}"
+        if reason is None:
+            return kind(threads), "; ".join(["the fastest that works here", *passed])
+        passed.append(reason)
+    raise BackendError(f"nothing here runs {engine}: {'; '.join(passed)}")

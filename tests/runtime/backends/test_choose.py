@@ -1,0 +1,52 @@
+import pytest
+
+from rwcnet_runtime.backends import choose as module
+from rwcnet_runtime.backends.choose import choose
+from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from rwcnet_runtime.backends.openvino import OpenVino
+from rwcnet_runtime.errors import BackendError, InputError
+
+
+@pytest.fixture
+def without_openvino(monkeypatch):
+    monkeypatch.setattr(OpenVino, "missing", classmethod(lambda cls: "OpenVINO is not installed"))
+
+
+def test_auto_takes_the_fastest_that_computes_in_the_precision_and_says_why():
+    backend, reason = choose("auto", "fp32", threads=3)
+    assert (backend.name, backend.device, backend.threads) == ("openvino", "cpu", 3)
+    assert reason == "the fastest that works here"
+    backend, reason = choose("auto", "fp16")
+    assert backend.name == "onnxruntime"
+    assert reason == "the fastest that works here; openvino does not run fp16 here"
+
+
+def test_auto_without_the_extra_says_what_would_be_faster(without_openvino):
+    backend, reason = choose("auto", "fp32")
+    assert isinstance(backend, OnnxRuntimeCpu)
+    assert reason == "the fastest that works here; OpenVINO is not installed"
+    with pytest.raises(BackendError, match="nothing here runs bf16: OpenVINO is not installed; on"):
+        choose("auto", "bf16")
+
+
+def test_what_is_asked_for_is_taken_or_refused():
+    backend, reason = choose("onnxruntime", "fp16")
+    assert (backend.name, reason) == ("onnxruntime", "asked for")
+    with pytest.raises(BackendError, match="openvino does not run fp16 here"):
+        choose("openvino", "fp16")
+    with pytest.raises(InputError, match="no backend tpu: choose from auto, openvino"):
+        choose("tpu", "fp32")
+    with pytest.raises(InputError, match="--threads 0 is no number of threads"):
+        choose("auto", "fp32", 0)
+
+
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(monkeypatch):
+    import rwcnet_runtime.backends.openvino as openvino
+
+    monkeypatch.setattr(openvino, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r'pip install "rwcnet\[openvino\]"'):
+        choose("openvino", "fp32")
+
+
+def test_every_backend_has_a_name_of_its_own():
+    assert len(set(module.NAMES)) == len(module.NAMES)
