@@ -7,7 +7,7 @@ import copy
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import onnx
 import torch
@@ -149,8 +149,6 @@ def trace(
     onnx.ModelProto
         Opset 20, the operators of domain `rwcnet` as model-local functions.
     """
-    module = copy.deepcopy(module).eval()
-    replace_ops(module)
     batch = torch.export.Dim("batch", min=1)
     common = [torch.export.Dim(axis, min=2) for axis in "ijk"]
     shapes = [
@@ -161,6 +159,18 @@ def trace(
         }
         for name in inputs
     ]
+    return trace_sizes(module, inputs, outputs, shapes)
+
+
+def trace_sizes(
+    module: nn.Module,
+    inputs: dict[str, Tensor],
+    outputs: Sequence[str],
+    shapes: Sequence[Mapping[int, Any]],
+) -> onnx.ModelProto:
+    """Write a module as ONNX, see `trace`; `shapes` names the dynamic axes of each input."""
+    module = copy.deepcopy(module).eval()
+    replace_ops(module)
     with _quiet_exporter():
         program = torch.onnx.export(
             module,
