@@ -67,7 +67,7 @@ class OnnxParser:
         name = path.rpartition("/")[2].removesuffix(".onnx")
         images = [Tensor("fixed", 1), Tensor("moving", 1)]
         carried = [Tensor("moving", 1), Tensor("flow", 3)]
-        hidden = [Tensor("hidden", 6)]
+        hidden = [Tensor("hidden", 16)]
         self.network.path, self.network.inputs = path, {
             "stage1": images, "stage2": images + hidden, "stage3": images,
             "enter2": carried + hidden, "enter3": carried,
@@ -117,7 +117,8 @@ class Builder:
         return Profile()
     def build_serialized_network(self, network, config):
         return json.dumps({
-            "onnx": network.path, "flags": self.flags, "cleared": config.cleared, "sizes": config.profile.sizes,
+            "onnx": network.path, "flags": self.flags, "cleared": config.cleared,
+            "sizes": config.profile.sizes,
             "verbosity": config.profiling_verbosity,
             "timing": config.timing and config.timing.known.decode(),
         }).encode()

@@ -60,7 +60,7 @@ def test_what_the_builder_is_asked_for(install, tmp_path):
         "verbosity": "detailed",
         "timing": None,
         "sizes": {
-            name: [[b, 6 if name == "hidden" else 1, *grid] for b, *grid in sizes]
+            name: [[b, 16 if name == "hidden" else 1, *grid] for b, *grid in sizes]
             for name, sizes in PROFILE.items()
         },
     }

@@ -157,7 +157,7 @@ def test_the_chain_is_built_for_whole_images(install, bundle):
     # From the half grid of stage 1, whose recurrence lies on a quarter of it.
     assert entering["moving"][1] == [1, 1, 64, 64, 64]
     assert entering["flow"][1] == [1, 3, 32, 32, 32]
-    assert entering["hidden"][1] == [1, 6, 16, 16, 16]
+    assert entering["hidden"][1] == [1, 16, 16, 16, 16]
 
 
 def test_an_engine_is_found_for_the_sizes_it_takes(install, bundle, monkeypatch):
