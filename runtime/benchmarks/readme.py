@@ -179,12 +179,31 @@ def precision_nodes(report: Row) -> list[Sequence[str]]:
     ]
 
 
+def pipeline(report: Row) -> list[Sequence[str]]:
+    """Return one line a setting of ONNX Runtime and number of threads."""
+    size = " x ".join(map(str, report["size"]))
+    return [
+        (f"{size} voxels", "threads", "first run", "second", "memory", "from the runtime, voxels"),
+        *(
+            (
+                row["what"],
+                str(row["threads"]),
+                *(f"{seconds:.1f} s" for seconds in row["seconds"]),
+                f"{row['peak_mib'][-1] / 1024:.1f} GiB",
+                f"{row['largest_difference_vox']:.1g}" if "largest_difference_vox" in row else "",
+            )
+            for row in report["results"].values()
+        ),
+    ]
+
+
 # Marker, where it stands, newest of which results, how they become a table.
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
     ("precisions", "export/README.md", "*-precisions.json", precisions),
+    ("pipeline", "export/README.md", "*-pipeline.json", pipeline),
     ("precision nodes", "export/README.md", "*-precisions.json", precision_nodes),
 ]
 

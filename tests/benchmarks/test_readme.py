@@ -50,6 +50,16 @@ def test_precisions_stand_beside_torch():
     assert readme.precision_nodes(report)[1:] == [("bf16", "1", "3", "2", "1")]
 
 
+def test_the_pipeline_has_a_line_a_setting():
+    row = {"what": "defaults", "threads": 2, "seconds": [9.96, 8], "peak_mib": [1024, 2560]}
+    scaled = row | {"what": "intensities alone"}
+    results = {"a": row | {"largest_difference_vox": 0.00012}, "b": scaled}
+    head, line, last = readme.pipeline({"size": [4, 5, 6], "results": results})
+    assert head[0] == "4 x 5 x 6 voxels"
+    assert line == ("defaults", "2", "10.0 s", "8.0 s", "2.5 GiB", "0.0001")
+    assert last[-1] == ""
+
+
 def test_a_table_goes_between_its_markers_again_and_again():
     text = "before\n<!-- x -->\n<!-- /x -->\nafter\n"
     once = readme.fill(text, "x", "| 1 |")

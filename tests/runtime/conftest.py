@@ -37,7 +37,8 @@ class Tensor:
 
 class Layer:
     def __init__(self, kind, dtype, *shape):
-        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype, *shape)
+        self.type = f"LayerType.{kind}"
+        self.output = dtype and Tensor("out", 1, dtype, *shape)
     def get_output(self, n):
         return self.output
 
@@ -45,8 +46,9 @@ class Network:
     layers = [
         Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float"),
         Layer("RESIZE", "bf16"), Layer("GATHER", "int64"), Layer("UNARY", "float", True),
+        Layer("TRIP_LIMIT", None),
     ]
-    num_layers = 6
+    num_layers = 7
     @property
     def num_inputs(self):
         return len(self.inputs)

@@ -76,7 +76,7 @@ def test_times_are_kept_from_one_build_to_the_next(install, tmp_path):
 
 
 # Sizes are no layers of a precision, whatever their type.
-NETWORK = ("network", 6, 2, 1, 1, 1)
+NETWORK = ("network", 7, 2, 1, 1, 1)
 
 
 @pytest.mark.parametrize(
