@@ -36,7 +36,7 @@ from slice_bodies import slice_bodies
 
 from rwcnet_export.ops import OPSET, add_functions
 from rwcnet_export.ops.call import DOMAIN, PLUGIN
-from rwcnet_runtime.backend import thread_count
+from rwcnet_runtime.devices import thread_count
 from rwcnet_runtime.evaluation.summary import environment
 
 Size: TypeAlias = tuple[int, int, int]

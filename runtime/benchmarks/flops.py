@@ -66,7 +66,10 @@ def cascade_flops(bundle: Bundle, shape: tuple[int, int, int]) -> dict[str, floa
     found["chain"] = sum(
         convolutions(
             bundle.graph_path(name),
-            {k: tuple(usual) for k, (_, usual, _) in chain_profile(manifest, name, [shape]).items()},
+            {
+                k: tuple(usual)
+                for k, (_, usual, _) in chain_profile(manifest, name, [shape]).items()
+            },
         )
         for name in bundle.chain
     )
