@@ -19,7 +19,7 @@ from rwcnet_ref.config import PRESETS
 from rwcnet_runtime.bundle import MANIFEST, Bundle
 from rwcnet_runtime.commands import one_sentence_errors, progress_by_part
 from rwcnet_runtime.engines.products import PRODUCTS
-from rwcnet_runtime.engines.stages import compile_stages
+from rwcnet_runtime.engines.stages import compile_chain, compile_stages
 from rwcnet_runtime.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -179,6 +179,8 @@ def export(
             typer.echo(f"wrote {report_to}")
         if builder is not None:
             compile_stages(bundle, *builder, indices, typer.echo)
+            if stage == "all":
+                compile_chain(bundle, *builder, typer.echo)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How much arithmetic a bundle's cascade is, and how fast a machine does such arithmetic at most."""
+"""How much arithmetic a bundle's cascade is, and how fast a machine does such at most."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnx import TensorProto, helper
 from rwcnet_runtime import Bundle
 from rwcnet_runtime.backends.interface import Backend
 from rwcnet_runtime.bundle import Manifest
-from rwcnet_runtime.engines.profile import chain_profile, stage_profile
+from rwcnet_runtime.engines.profile import stage_profile
 from rwcnet_runtime.patches import lay_out
 
 # The convolution whose rate counts as a machine's peak, in rounds of this many.
@@ -53,7 +53,7 @@ def convolutions(path: Path, sizes: dict[str, tuple[int, ...]]) -> float:
 
 
 def cascade_flops(bundle: Bundle, shape: tuple[int, int, int]) -> dict[str, float]:
-    """Return the operations of each stage, and of the graphs between them, for an image size."""
+    """Return the operations of each stage for an image size; there are none between stages."""
     manifest: Manifest = bundle.manifest
     found = {}
     for n, entry in enumerate(manifest.stages):
@@ -63,16 +63,6 @@ def cascade_flops(bundle: Bundle, shape: tuple[int, int, int]) -> dict[str, floa
             name: (1, *usual[1:]) for name, (_, usual, _) in stage_profile(entry, [shape]).items()
         }
         found[f"stage{n + 1}"] = len(patches) * convolutions(bundle.stage_path(n, "fp32"), sizes)
-    found["chain"] = sum(
-        convolutions(
-            bundle.graph_path(name),
-            {
-                k: tuple(usual)
-                for k, (_, usual, _) in chain_profile(manifest, name, [shape]).items()
-            },
-        )
-        for name in bundle.chain
-    )
     return found
 
 

@@ -31,9 +31,9 @@ def read_job() -> dict[str, Any]:
 def timed(job: dict[str, Any], work: Callable[[], Result]) -> tuple[Result, dict[str, Any]]:
     """Return what `work` returns, and what it cost, once or as often as the job says.
 
-    ``seconds`` and ``cpu_seconds`` (of all cores) are medians; ``cold_seconds`` is from the start of
-    this process, interpreter and imports included, to the first result. Threads that wait for each
-    other by spinning count too: beside other work all are too long.
+    ``seconds`` and ``cpu_seconds`` (of all cores) are medians; ``cold_seconds`` is from the start
+    of this process, interpreter and imports included, to the first result. Threads that wait for
+    each other by spinning count too: beside other work all are too long.
     """
     seconds, cpu_seconds, first = [], [], 0.0
     for _ in range(job["repeats"]):
