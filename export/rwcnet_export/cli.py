@@ -164,7 +164,7 @@ def export(
         for line in report.lines(found, outcomes, limit_vox):
             typer.echo(line)
         if check is None and cases is None:
-            typer.echo("no real image was compared: --check FIXED MOVING does")
+            typer.echo("no real image was compared: --check FIXED MOVING or --cases CSV does")
         typer.echo(f"wrote {target}")
         bundle = Bundle.open(target)
         for kind in ("fp32", *engines):
