@@ -19,6 +19,7 @@ from rwcnet_ref.checkpoint import save_weights
 from rwcnet_ref.config import TINY
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.evaluation import evaluate_bundle, read_cases
+from rwcnet_runtime.registration import Registrar
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_the_report_is_what_an_evaluation_of_the_bundle_finds(
     assert all(each["accuracy"] == {} for each in found["results"]["unknown"])
 
     known = read_cases(cases)[:1]
-    (expected,) = evaluate_bundle(known, bundle)
+    (expected,) = evaluate_bundle(known, Registrar(bundle))
     for name, tolerance in (("dice_after", 1e-3), ("tre_mm_after", 1e-3)):
         in_torch, in_fp32 = full["accuracy"][name]
         assert in_torch == pytest.approx(expected[name], abs=tolerance)
