@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import onnx
 
 from rwcnet_export.graphs import (
+    Writer,
     compose_graph,
     enter_graph,
     feature_graph,
     resample_graph,
     stage_graph,
+    to_onnx,
 )
 from rwcnet_export.ops.call import DOMAIN, VERSION
+from rwcnet_export.passes.outcome import Outcome
 from rwcnet_export.pipeline import PIPELINE, pipeline_graph
-from rwcnet_export.precision import LOW_TYPES, lower
+from rwcnet_export.precision import lower
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
@@ -69,54 +71,6 @@ def copy_bundle(
         shutil.copyfile(source / name, target / name)
 
 
-@contextmanager
-def moved_when_done(target: Path) -> Iterator[Path]:
-    """Give an empty folder to write a bundle into; its files go to `target` in the end.
-
-    Yields
-    ------
-    Path
-        On the disk of `target`. If the block fails, `target` stays as it was. Should moving fail,
-        the manifest is still the old one, and refuses files that are new.
-
-    Raises
-    ------
-    InputError
-        If files cannot be written there, as where the disk is full, or at Ctrl-C in the block.
-    """
-    place = target.absolute()
-    near = next(folder for folder in (place, *place.parents) if folder.is_dir())
-    try:
-        with tempfile.TemporaryDirectory(prefix=".rwcnet-export-", dir=near) as name:
-            try:
-                yield Path(name)
-            except KeyboardInterrupt as error:
-                raise InputError(
-                    f"interrupted, and {target} left as it was: export again"
-                ) from error
-            _move(Path(name), target)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target} ({error.strerror or error}): make room or choose another "
-            "folder with -o"
-        ) from error
-
-
-def _move(source: Path, target: Path) -> None:
-    """Move a bundle's files, the manifest last: until then the old one refuses the new files."""
-    files = [path for path in source.rglob("*") if path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == MANIFEST):
-        place = target / path.relative_to(source)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
-    # Stages of an export before, in a precision that this one has not.
-    known = Manifest.from_json((target / MANIFEST).read_bytes()).files
-    for engine in LOW_TYPES:
-        for path in target.glob(f"{engine}/stage*.onnx"):
-            if path.relative_to(target).as_posix() not in known:
-                path.unlink()
-
-
 def _entries(config: ModelConfig) -> tuple[StageEntry, ...]:
     return tuple(
         StageEntry(
@@ -141,7 +95,7 @@ def write_bundle(
     intensity_range: tuple[float, float] | None = None,
     engines: Collection[str] = (),
     progress: Callable[[str], None] = lambda part: None,
-) -> Path:
+) -> dict[str, list[Outcome]]:
     """Export a cascade.
 
     Parameters
@@ -165,19 +119,27 @@ def write_bundle(
 
     Returns
     -------
-    Path
-        The manifest.
+    dict
+        For each graph that was made, by its name, what each pass did to it.
     """
+    outcomes: dict[str, list[Outcome]] = {}
+
+    def noted(name: str) -> Writer:
+        return partial(to_onnx, note=partial(outcomes.__setitem__, name))
+
     for n in stages:
         progress(f"exporting stage {n + 1}")
-        stage = stage_graph(cascade, n)
+        stage = stage_graph(cascade, n, noted(f"stage{n + 1}"))
         _save(stage, stage_file(folder, n))
         for engine in engines:
             _save(lower(stage, engine), stage_file(folder, n, engine))
-        _save(feature_graph(cascade, n), folder / f"features{n + 1}.onnx")
+        features = feature_graph(cascade, n, noted(f"features{n + 1}"))
+        _save(features, folder / f"features{n + 1}.onnx")
         if n:
-            _save(enter_graph(cascade, n), folder / f"enter{n + 1}.onnx")
-    _save(compose_graph(cascade), folder / "compose.onnx")
+            enter = enter_graph(cascade, n, noted(f"enter{n + 1}"))
+            _save(enter, folder / f"enter{n + 1}.onnx")
+    progress("exporting what joins the stages")
+    _save(compose_graph(cascade, noted("compose")), folder / "compose.onnx")
     manifest = Manifest(
         name=cascade.config.name,
         stages=_entries(cascade.config),
@@ -196,11 +158,11 @@ def write_bundle(
         files={},
     )
     if all(stage_file(folder, n).is_file() for n in range(len(cascade.config.stages))):
-        _save(pipeline_graph(folder, manifest, resample_graph()), folder / PIPELINE)
+        resample = resample_graph(noted("resample"))
+        _save(pipeline_graph(folder, manifest, resample), folder / PIPELINE)
     files = sorted(folder.rglob("*.onnx"))
     manifest = replace(
         manifest, files={path.relative_to(folder).as_posix(): sha256(path) for path in files}
     )
-    target = folder / MANIFEST
-    target.write_text(manifest.to_json())
-    return target
+    (folder / MANIFEST).write_text(manifest.to_json())
+    return outcomes

@@ -2,97 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
-import onnx
 import typer
 
-from rwcnet_export import gate
-from rwcnet_export.bundle import copy_bundle, moved_when_done, stage_file, write_bundle
-from rwcnet_export.cases import read_pair, whole_pair
-from rwcnet_export.parity import Comparison, compare_stage
-from rwcnet_export.precision import ENGINES, LOW_TYPES, count
+from rwcnet_export import gate, options, report
+from rwcnet_export.bundle import copy_bundle, stage_file, write_bundle
+from rwcnet_export.cases import read_pair
+from rwcnet_export.checks import Pairs, compare
+from rwcnet_export.folder import move, scratch_beside
+from rwcnet_export.interrupts import one_sentence_interrupts, uninterrupted
+from rwcnet_export.precision import ENGINES
 from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import PRESETS
 from rwcnet_runtime.bundle import MANIFEST, Bundle
-from rwcnet_runtime.commands import one_sentence_errors, progress_bars
-from rwcnet_runtime.engines.cache import PlanCache
-from rwcnet_runtime.engines.products import PRODUCTS, Product, find_product
-from rwcnet_runtime.engines.profile import DEFAULT_SHAPES, Shape, parse_shape
-from rwcnet_runtime.engines.stages import compile_stages
+from rwcnet_runtime.commands import one_sentence_errors, progress_by_part
+from rwcnet_runtime.engines.products import PRODUCTS
+from rwcnet_runtime.engines.stages import compile_chain, compile_stages
 from rwcnet_runtime.errors import InputError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-
-# What the published configuration for OASIS scales to 0 and 1.
-_OASIS_RANGE = (0.0, 1.0)
-
-
-def _indices(stage: str, count: int) -> list[int]:
-    numbers = [str(n + 1) for n in range(count)]
-    if stage != "all" and stage not in numbers:
-        raise InputError(f"there is no stage {stage}: choose all, {', '.join(numbers)}")
-    return [n for n, number in enumerate(numbers) if stage in ("all", number)]
-
-
-def _low_engines(asked: list[str]) -> list[str]:
-    """Return the precisions to write beside fp32, each once."""
-    for engine in asked:
-        if engine not in ENGINES:
-            raise InputError(f"there is no engine {engine}: choose from {', '.join(ENGINES)}")
-    return [engine for engine in LOW_TYPES if engine in asked]
-
-
-def _intensity_range(
-    given: tuple[float, float] | None, published: bool
-) -> tuple[float, float] | None:
-    """Return what is scaled to 0 and 1; None where the weights say it, if anything does."""
-    if not published:
-        if given is not None:
-            raise InputError("--intensity goes with --published only: leave it out")
-        return None
-    lowest, highest = given or _OASIS_RANGE
-    if not (math.isfinite(lowest) and math.isfinite(highest) and lowest < highest):
-        raise InputError(f"--intensity {lowest:g} {highest:g} is no range: give MIN below MAX")
-    return lowest, highest
-
-
-def _trained_range(about: Mapping[str, str]) -> tuple[float, float] | None:
-    """Return the range of intensities that weights were trained with, if it was a fixed one."""
-    if "intensity_range" not in about:
-        return None
-    lowest, highest = json.loads(about["intensity_range"])
-    return float(lowest), float(highest)
-
-
-def _builder(
-    product: str | None, shapes: list[str] | None, multiple: int
-) -> tuple[Product, Sequence[Shape]] | None:
-    """Return what engines are built with and for which image sizes, before the work begins."""
-    if product is None:
-        if shapes:
-            raise InputError("--shape goes with --compile only: leave it out")
-        return None
-    sizes = [parse_shape(shape, multiple) for shape in shapes or ()]
-    PlanCache()  # refuses a folder that others can write to
-    return find_product(product), sizes or DEFAULT_SHAPES
-
-
-def _table(rows: list[Comparison]) -> str:
-    lines = [
-        f"{'stage':7}{'case':9}{'size':15}{'batch':7}{'largest flow':14}largest difference (voxels)"
-    ]
-    for row in rows:
-        size = " x ".join(map(str, row.size))
-        lines.append(
-            f"{row.stage:<7}{row.case:9}{size:15}{row.batch:<7}{row.flow_vox:<14.2f}"
-            f"{row.difference_vox:.1e}"
-        )
-    return "\n".join(lines)
 
 
 @app.command()
@@ -134,13 +64,16 @@ def export(
             "times. fp32 is always written: the others are compared with it."
         ),
     ] = None,
-    force: Annotated[
-        bool,
+    gate_vox: Annotated[
+        float,
         typer.Option(
-            "--force",
-            help=f"Keep a precision that changes flows by more than {gate.MEAN_VOX} "
-            "voxels on average.",
+            "--gate",
+            metavar="VOXELS",
+            help="By how much a precision may change the flow of a pair on average.",
         ),
+    ] = gate.MEAN_VOX,
+    force: Annotated[
+        bool, typer.Option("--force", help="Keep a precision that changes flows by more.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -149,6 +82,24 @@ def export(
     check: Annotated[
         tuple[Path, Path] | None,
         typer.Option(metavar="FIXED MOVING", help="Images to compare with torch on as well."),
+    ] = None,
+    cases: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="CSV",
+            help="Cases file of rwcnet-eval: precisions are compared on its whole images, and with "
+            "their truth.",
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder that paths in the CSV start from; default: its own."),
+    ] = None,
+    report_to: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="JSON", help="Write all that was measured, with its environment."
+        ),
     ] = None,
     compile_with: Annotated[
         str | None,
@@ -168,30 +119,32 @@ def export(
     ] = None,
 ) -> None:
     """Write a bundle of ONNX graphs, after comparing each stage with torch in ONNX Runtime."""
-    with one_sentence_errors():
-        intensity_range = _intensity_range(intensity, published is not None)
+    with one_sentence_interrupts() as interrupt, one_sentence_errors():
+        intensity_range = options.intensity_range(intensity, published is not None)
         cascade, about = find_weights(preset, weights, published, untrained)
-        intensity_range = intensity_range or _trained_range(about)
+        intensity_range = intensity_range or options.trained_range(about)
+        multiple, everything = cascade.config.multiple, range(len(cascade.config.stages))
         target = output or Path(f"rwcnet-bundle-{cascade.config.name}")
         if target.exists() and not target.is_dir():
             raise InputError(f"{target} is a file: choose a folder with -o")
-        everything = range(len(cascade.config.stages))
-        indices = _indices(stage, len(everything))
-        engines = _low_engines(engine or [])
-        images = (
-            None if check is None else read_pair(*check, cascade.config.multiple, intensity_range)
-        )
-        builder = _builder(compile_with, shape, cascade.config.multiple)
-        with moved_when_done(target) as folder:
-            with progress_bars() as bars:
-                task = bars.add_task("", total=None)
+        indices = options.indices(stage, len(everything))
+        engines = options.low_engines(engine or [])
+        limit_vox = options.limit(gate_vox)
+        images = None if check is None else read_pair(*check, multiple, intensity_range)
+        pairs = Pairs(images, options.truths(cases, data))
+        if report_to is not None:
+            options.check_report(report_to, weights, cases, *(published or ()), *(check or ()))
+        builder = options.builder(compile_with, shape, multiple)
+        with scratch_beside(target) as folder:
+            with progress_by_part() as show:
 
-                def show(part: str) -> None:
-                    bars.update(task, description=part)
+                def begin(part: str) -> None:
+                    interrupt.check()
+                    show(part)
 
                 if stage != "all" and (target / MANIFEST).is_file():
                     copy_bundle(target, folder, cascade, intensity_range)
-                write_bundle(
+                outcomes = write_bundle(
                     cascade,
                     folder,
                     stages=indices,
@@ -199,33 +152,19 @@ def export(
                     training_data=about.get("training_data", "not stated"),
                     intensity_range=intensity_range,
                     engines=engines,
-                    progress=show,
+                    progress=begin,
                 )
-                rows: list[Comparison] = []
-                for n in indices:
-                    show(f"comparing stage {n + 1} with torch")
-                    rows += compare_stage(cascade, n, stage_file(folder, n), images)
-                graphs = {
-                    low: {n: onnx.load(stage_file(folder, n, low)) for n in indices}
-                    for low in engines
-                }
-                differences: list[gate.FlowDifference] = []
-                if graphs:
-                    show("comparing precisions with fp32")
-                    pair = whole_pair(cascade, images)
-                    differences = gate.compare_engines(cascade, graphs, pair)
+                found = compare(cascade, folder, indices, engines, pairs, intensity_range, begin)
             if not force:
-                gate.require(differences)
-            typer.echo(_table(rows))
-            for low, models in graphs.items():
-                for n, model in models.items():
-                    typer.echo(f"stage {n + 1}, {low}: {count(model)}")
-            if differences:
-                typer.echo(gate.table(differences))
-            for missed in filter(gate.too_far, differences):
-                typer.echo(f"{missed.engine} is over {gate.MEAN_VOX:g} voxels: kept with --force")
-            if images is None:
-                typer.echo("no real image was compared: --check FIXED MOVING does")
+                gate.require(found.chains, limit_vox)
+            interrupt.check()
+            with uninterrupted():
+                move(folder, target)
+                interrupt.outcome = f"{target} is written"
+        for line in report.lines(found, outcomes, limit_vox):
+            typer.echo(line)
+        if check is None and cases is None:
+            typer.echo("no real image was compared: --check FIXED MOVING or --cases CSV does")
         typer.echo(f"wrote {target}")
         bundle = Bundle.open(target)
         for kind in ("fp32", *engines):
@@ -234,8 +173,14 @@ def export(
             if missing:
                 numbers = ", ".join(str(n + 1) for n in missing)
                 typer.echo(f"{kind} not yet usable: export stage {numbers} into the same folder")
+        if report_to is not None:
+            measured = report.contents(bundle.manifest, found, outcomes, limit_vox)
+            report.write(report_to, measured)
+            typer.echo(f"wrote {report_to}")
         if builder is not None:
             compile_stages(bundle, *builder, indices, typer.echo)
+            if stage == "all":
+                compile_chain(bundle, *builder, typer.echo)
 
 
 if __name__ == "__main__":

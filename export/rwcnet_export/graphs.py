@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rwcnet_export.ops import OPSET, add_functions, replace_ops
 from rwcnet_export.passes import optimise
+from rwcnet_export.passes.outcome import Outcome
 from rwcnet_ref.grid import Warp, clamp_to_grid, identity
 from rwcnet_ref.model import Cascade, RecurrentStage
 
@@ -118,9 +119,19 @@ def to_onnx(
     inputs: dict[str, Tensor],
     outputs: Sequence[str],
     units: Mapping[str, int],
+    note: Callable[[list[Outcome]], None] = lambda outcomes: None,
 ) -> onnx.ModelProto:
-    """Export a module with dynamic batch and size, optimised; parameters are those of `trace`."""
-    model, _ = optimise(trace(module, inputs, outputs, units))
+    """Export a module with dynamic batch and size, optimised.
+
+    Parameters
+    ----------
+    module, inputs, outputs, units
+        Those of `trace`.
+    note
+        Told what each pass did.
+    """
+    model, outcomes = optimise(trace(module, inputs, outputs, units))
+    note(outcomes)
     onnx.checker.check_model(model, full_check=True)
     return model
 
@@ -203,16 +214,16 @@ def stage_graph(cascade: Cascade, index: int, write: Writer = to_onnx) -> onnx.M
     return write(HiddenKept(stage), example, ("flow",), units)
 
 
-def feature_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
+def feature_graph(cascade: Cascade, index: int, write: Writer = to_onnx) -> onnx.ModelProto:
     """Export the feature encoder of stage `index` alone."""
     stage = cascade.stage(index)
     unit, encoder = cascade.config.unit * stage.config.stride, stage.features
     assert isinstance(encoder, nn.Module)
     image = torch.rand((2, 1, *_example(unit)))
-    return to_onnx(encoder, {"image": image}, ("features",), {"image": unit})
+    return write(encoder, {"image": image}, ("features",), {"image": unit})
 
 
-def enter_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
+def enter_graph(cascade: Cascade, index: int, write: Writer = to_onnx) -> onnx.ModelProto:
     """Export `Enter` for the stage `index` that is about to run."""
     below = cascade.config.stages[index - 1]
     edge = below.grid // cascade.config.stages[index].resolution
@@ -222,19 +233,19 @@ def enter_graph(cascade: Cascade, index: int) -> onnx.ModelProto:
     if not cascade.config.inherits(index):
         del units["hidden"], names[2]
     example = {n: torch.rand((2, channels[n], *_example(unit))) for n, unit in units.items()}
-    return to_onnx(Enter(cascade, index), example, names, units)
+    return write(Enter(cascade, index), example, names, units)
 
 
-def compose_graph(cascade: Cascade) -> onnx.ModelProto:
+def compose_graph(cascade: Cascade, write: Writer = to_onnx) -> onnx.ModelProto:
     """Export `Compose`."""
     example = {name: torch.rand((2, 3, *_example(1))) for name in ("step", "below")}
-    return to_onnx(Compose(cascade), example, ("flow",), dict.fromkeys(example, 1))
+    return write(Compose(cascade), example, ("flow",), dict.fromkeys(example, 1))
 
 
-def resample_graph() -> onnx.ModelProto:
+def resample_graph(write: Writer = to_onnx) -> onnx.ModelProto:
     """Export `Resample`."""
     example = {"image": torch.rand((2, 1, *_example(1))), "flow": torch.rand((2, 3, *_example(1)))}
-    return to_onnx(Resample(), example, ("resampled",), dict.fromkeys(example, 1))
+    return write(Resample(), example, ("resampled",), dict.fromkeys(example, 1))
 
 
 def _example(unit: int) -> tuple[int, int, int]:

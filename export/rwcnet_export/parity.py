@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rwcnet_export.cases import cases
+from rwcnet_export.tables import size_text, table
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.errors import RwcnetError
@@ -91,3 +93,22 @@ def compare_stage(
         largest = float(np.abs(expected).max())
         rows.append(Comparison(index + 1, case.name, size, batch, largest, difference))
     return rows
+
+
+def describe(rows: Iterable[Comparison]) -> str:
+    """Return what was compared, a line each."""
+    head = ("stage", "case", "size", "batch", "largest flow", "largest difference (voxels)")
+    return table(
+        head,
+        (
+            (
+                str(row.stage),
+                row.case,
+                size_text(row.size),
+                str(row.batch),
+                f"{row.flow_vox:.2f}",
+                f"{row.difference_vox:.1e}",
+            )
+            for row in rows
+        ),
+    )

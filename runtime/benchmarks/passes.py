@@ -13,6 +13,7 @@ import json
 import os
 import statistics
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +58,7 @@ def measure(before: onnx.ModelProto, feed: dict[str, np.ndarray]) -> dict[str, A
         "bytes": {name: model.ByteSize() for name, model in graphs.items()},
         "seconds_median": {name: statistics.median(times) for name, times in seconds.items()},
         "largest_difference_vox": float(np.abs(flows["before"] - flows["after"]).max()),
-        "passes": {
-            outcome.name: {"fired": outcome.fired}
-            | ({} if outcome.fired else {"why": outcome.idle})
-            for outcome in outcomes
-        },
+        "passes": [asdict(outcome) for outcome in outcomes],
     }
 
 

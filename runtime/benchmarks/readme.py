@@ -154,16 +154,17 @@ def precisions(report: Row) -> list[Sequence[str]]:
         "dice_after": ("Dice {:.4f}", "{:+.4f}"),
         "tre_mm_after": ("TRE {:.3f} mm", "{:+.3f} mm"),
     }
-    for found in report["results"].values():
-        reference, *rows = found.values()
-        ((measure, value),) = reference.items()
-        absolute, change = measures[measure]
+    for rows in report["results"].values():
         for row in rows:
             size = " x ".join(map(str, row["size"]))
             title = f"{row['case']}, {size}, flow {row['flow_vox']:.2f}"
             distances = (f"{row[name]:.2g}" for name in ("mean_vox", "p99_vox", "max_vox"))
-            changed = change.format(row[measure] - value)
-            lines.append((title, row["engine"], *distances, absolute.format(value), changed))
+            absolute, change = [], []
+            for name, (torch, found) in row["accuracy"].items():
+                absolute.append(measures[name][0].format(torch))
+                change.append(measures[name][1].format(found - torch))
+            truth = (", ".join(absolute), ", ".join(change))
+            lines.append((title, row["engine"], *distances, *truth))
     return lines
 
 
@@ -172,11 +173,39 @@ def precision_nodes(report: Row) -> list[Sequence[str]]:
     return [
         ("engine", "stage", "nodes in the low type", "in fp32", "casts"),
         *(
-            (engine, str(n), str(stage["low"]), str(stage["full"]), str(stage["casts"]))
+            (engine, n, str(stage["low"]), str(stage["full"]), str(stage["casts"]))
             for engine, stages in report["nodes"].items()
-            for n, stage in enumerate(stages, start=1)
+            for n, stage in stages.items()
         ),
     ]
+
+
+def pipeline(report: Row) -> list[Sequence[str]]:
+    """Return one line a setting of ONNX Runtime and number of threads."""
+    size = " x ".join(map(str, report["size"]))
+    return [
+        (f"{size} voxels", "threads", "first run", "second", "memory", "from the runtime, voxels"),
+        *(
+            (
+                row["what"],
+                str(row["threads"]),
+                *(f"{seconds:.1f} s" for seconds in row["seconds"]),
+                f"{row['peak_mib'][-1] / 1024:.1f} GiB",
+                f"{row['largest_difference_vox']:.1g}" if "largest_difference_vox" in row else "",
+            )
+            for row in report["results"].values()
+        ),
+    ]
+
+
+def graph_passes(report: Row) -> list[Sequence[str]]:
+    """Return one line a pass, over all graphs of the bundle."""
+    lines: list[Sequence[str]] = [("pass", "fired", "found")]
+    for each in zip(*report["passes"].values(), strict=True):
+        fired, found, among = (sum(row[n] for row in each) for n in ("fired", "found", "among"))
+        first = each[0]
+        lines.append((first["name"], str(fired), f"{found} of {among} {first['wanted']}"))
+    return lines
 
 
 # Marker, where it stands, newest of which results, how they become a table.
@@ -185,6 +214,8 @@ TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
     ("precisions", "export/README.md", "*-precisions.json", precisions),
+    ("pipeline", "export/README.md", "*-pipeline.json", pipeline),
+    ("passes", "export/README.md", "*-precisions.json", graph_passes),
     ("precision nodes", "export/README.md", "*-precisions.json", precision_nodes),
 ]
 

@@ -115,6 +115,8 @@ class Cascade:
         """
         seconds: dict[str, float] = {}
         backend = self._backend
+        i, j, k = fixed.shape[2:]
+        backend.prepare((i, j, k))
         below: list[Buffer] = []  # flow, and hidden state where the next stage takes it
         for n, (entry, graph) in enumerate(zip(self.entries, self._stages, strict=True)):
             name = f"stage{n + 1}"

@@ -35,7 +35,7 @@ def run_with_progress(
                 tasks[part] = bars.add_task(part, total=1.0)
             bars.update(tasks[part], completed=share)
 
-        return register(fixed, moving, progress=show, **options)  # type: ignore[arg-type]
+        return register(fixed, moving, progress=show, say=bars.console.print, **options)  # type: ignore[arg-type]
 
 
 def describe(registration: Registration) -> str:

@@ -1,7 +1,7 @@
 """What all commands share."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import typer
@@ -25,3 +25,17 @@ def progress_bars() -> Progress:
     """Return bars that show on a terminal only, and go when they are done."""
     console = Console(stderr=True)
     return Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+
+
+@contextmanager
+def progress_by_part() -> Iterator[Callable[[str], None]]:
+    """Give what is told of each part of the work when it begins: a bar, or a line off a terminal.
+
+    The lines go to stderr.
+    """
+    if not sys.stderr.isatty():
+        yield lambda part: typer.echo(part, err=True)
+        return
+    with progress_bars() as bars:
+        task = bars.add_task("", total=None)
+        yield lambda part: bars.update(task, description=part)

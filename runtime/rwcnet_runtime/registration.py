@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -125,6 +125,8 @@ class Registrar:
         works here.
     threads
         CPU threads; all cores of the process by default.
+    say
+        Called with one line before something that takes long, as building an engine.
 
     Attributes
     ----------
@@ -152,10 +154,12 @@ class Registrar:
         engine: str = "fp32",
         backend: str = AUTO,
         threads: int | None = None,
+        say: Callable[[str], None] = lambda line: None,
     ) -> None:
         start = time.perf_counter()
         self.bundle, self.engine = open_bundle(bundle), engine
         self.backend, self.reason = choose(backend, engine, threads)
+        self.backend.say = say
         self._cascade = Cascade(self.bundle, engine, self.backend)
         self.seconds = time.perf_counter() - start
 
@@ -276,9 +280,10 @@ def register(
     initial_transform: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     progress: Progress = lambda part, share: None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> Registration:
     """Align one pair: `Registrar` and its `register` in one, with their parameters and errors."""
-    registrar = Registrar(bundle, engine=engine, backend=backend, threads=threads)
+    registrar = Registrar(bundle, engine=engine, backend=backend, threads=threads, say=say)
     found = registrar.register(
         fixed, moving, initial_transform=initial_transform, progress=progress
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from rwcnet_runtime.errors import InputError
 
 
-def check_output(folder: Path, files: Sequence[str], *inputs: Path) -> None:
+def check_output(folder: Path, files: Sequence[str], *inputs: Path, option: str = "-o") -> None:
     """Refuse a folder that results cannot go to; better before the work than after it.
 
     Parameters
@@ -22,6 +22,8 @@ def check_output(folder: Path, files: Sequence[str], *inputs: Path) -> None:
         Names that the results will have in it.
     inputs
         What they are made from.
+    option
+        What the user gives the folder with, for messages.
 
     Raises
     ------
@@ -30,22 +32,24 @@ def check_output(folder: Path, files: Sequence[str], *inputs: Path) -> None:
         or one of the inputs would be replaced by a result.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file where a folder is needed: choose another with -o")
+        raise InputError(
+            f"{folder} is a file where a folder is needed: choose another with {option}"
+        )
     place = folder.absolute()
     nearest = next(path for path in (place, *place.parents) if path.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
-        raise InputError(f"cannot write to {nearest}: choose another with -o")
+        raise InputError(f"cannot write to {nearest}: choose another with {option}")
     results = [folder / file for file in files]
     for path in results:
         if path.is_dir():
-            raise InputError(f"{path} is a folder: choose another with -o")
+            raise InputError(f"{path} is a folder: choose another with {option}")
     for path in inputs:
         if path.resolve() in {result.resolve() for result in results}:
-            raise InputError(f"{path} would be replaced by a result: choose another with -o")
+            raise InputError(f"{path} would be replaced by a result: choose another with {option}")
 
 
 @contextmanager
-def all_or_none(folder: Path, files: Sequence[str]) -> Iterator[Path]:
+def all_or_none(folder: Path, files: Sequence[str], option: str = "-o") -> Iterator[Path]:
     """Give an empty folder to write into; what lies there in the end goes to `folder` at once.
 
     Parameters
@@ -54,6 +58,8 @@ def all_or_none(folder: Path, files: Sequence[str]) -> Iterator[Path]:
         Made if it is not there; files of these names in it are replaced.
     files
         Names of what is written. The last is the report about the others.
+    option
+        What the user gives the folder with, for messages.
 
     Yields
     ------
@@ -77,5 +83,5 @@ def all_or_none(folder: Path, files: Sequence[str]) -> Iterator[Path]:
                 (written / file).replace(folder / file)
     except OSError as error:
         raise InputError(
-            f"cannot write to {folder} ({error.strerror or error}): choose another with -o"
+            f"cannot write to {folder} ({error.strerror or error}): choose another with {option}"
         ) from error

@@ -234,15 +234,17 @@ def _script(path, body, monkeypatch):
 
 def test_a_script_is_measured_apart_from_its_parent(tmp_path, monkeypatch):
     body = (
-        "_, spent = child.timed(lambda: sum(range(1000)))\n"
+        "_, spent = child.timed(job, lambda: sum(range(1000)))\n"
         "threads = [os.environ['OMP_NUM_THREADS'], len(os.sched_getaffinity(0))]\n"
         "child.write_outcome(job, spent, ['numpy'], threads=threads)"
     )
     script = _script(tmp_path / "work.py", body, monkeypatch)
     held = np.ones(300 * 2**20, np.uint8)
-    outcome = Launcher(tmp_path, 1).run(None, script, {})
+    outcome = Launcher(tmp_path, 1, repeats=3).run(None, script, {})
     assert 1 < outcome["peak_memory_mb"] < 100 < held.size / 1e6
     assert 0 <= outcome["seconds"] < 1
+    assert len(outcome["seconds_each"]) == 3
+    assert outcome["seconds_each"][0] < outcome["cold_seconds"]  # which starts with the process
     assert 0 <= outcome["cpu_seconds"] < 1
     assert outcome["threads"] == ["1", 1]
     assert outcome["versions"] == {"numpy": np.__version__}

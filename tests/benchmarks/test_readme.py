@@ -32,22 +32,33 @@ def test_labels_of_the_cortex_are_left_out():
 
 def test_precisions_stand_beside_torch():
     row = {"case": "a", "size": [4, 5, 6], "flow_vox": 2, "mean_vox": 0.0041, "p99_vox": 0.02}
-    rows = {
-        "torch": {"dice_after": 0.7},
-        "fp32": row | {"engine": "fp32", "max_vox": 0.1, "dice_after": 0.7},
-        "bf16": row | {"engine": "bf16", "max_vox": 0.25, "dice_after": 0.6995},
-    }
-    nodes = {"bf16": [{"low": 3, "full": 2, "casts": 1}]}
-    report = {"results": {"hippocampus_mr": rows}, "nodes": nodes}
-    _, fp32, bf16 = readme.precisions(report)
-    assert fp32[-2:] == ("Dice 0.7000", "+0.0000")
+    row |= {"engine": "bf16", "max_vox": 0.25}
+    both = {"dice_after": [0.7, 0.6995], "tre_mm_after": [2.0, 2.01]}
+    rows = [row | {"accuracy": both}, row | {"accuracy": {}}]
+    nodes = {"bf16": {"2": {"low": 3, "full": 2, "casts": 1}}}
+    report = {"results": {"a": rows}, "nodes": nodes}
+    _, known, unknown = readme.precisions(report)
     title = "a, 4 x 5 x 6, flow 2.00"
-    assert bf16 == (title, "bf16", "0.0041", "0.02", "0.25", "Dice 0.7000", "-0.0005")
-    rows = {"torch": {"tre_mm_after": 2.0}, "fp16": row | {"engine": "fp16", "max_vox": 1}}
-    rows["fp16"]["tre_mm_after"] = 2.01
-    _, fp16 = readme.precisions({"results": {"brain_templates": rows}})
-    assert fp16[-2:] == ("TRE 2.000 mm", "+0.010 mm")
-    assert readme.precision_nodes(report)[1:] == [("bf16", "1", "3", "2", "1")]
+    assert known[:-2] == unknown[:-2] == (title, "bf16", "0.0041", "0.02", "0.25")
+    assert known[-2:] == ("Dice 0.7000, TRE 2.000 mm", "-0.0005, +0.010 mm")
+    assert unknown[-2:] == ("", "")
+    assert readme.precision_nodes(report)[1:] == [("bf16", "2", "3", "2", "1")]
+
+
+def test_passes_add_up_over_graphs():
+    row = {"name": "a pass", "fired": 1, "found": 2, "among": 5, "wanted": "nodes fit"}
+    report = {"passes": {"stage1": [row], "compose": [row | {"fired": 0, "found": 1}]}}
+    assert readme.graph_passes(report)[1:] == [("a pass", "1", "3 of 10 nodes fit")]
+
+
+def test_the_pipeline_has_a_line_a_setting():
+    row = {"what": "defaults", "threads": 2, "seconds": [9.96, 8], "peak_mib": [1024, 2560]}
+    scaled = row | {"what": "intensities alone"}
+    results = {"a": row | {"largest_difference_vox": 0.00012}, "b": scaled}
+    head, line, last = readme.pipeline({"size": [4, 5, 6], "results": results})
+    assert head[0] == "4 x 5 x 6 voxels"
+    assert line == ("defaults", "2", "10.0 s", "8.0 s", "2.5 GiB", "0.0001")
+    assert last[-1] == ""
 
 
 def test_a_table_goes_between_its_markers_again_and_again():

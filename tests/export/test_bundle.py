@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from rwcnet_export.bundle import moved_when_done, weights_sha256, write_bundle
+from rwcnet_export.bundle import weights_sha256, write_bundle
 from rwcnet_export.cases import random_weights
 from rwcnet_ref.config import TINY
 from rwcnet_ref.model import Cascade as TorchCascade
@@ -115,15 +115,3 @@ def test_two_exports_are_the_same_bytes(exported: Path, cascade: TorchCascade, t
     )
     assert one.keys() == other.keys()
     assert [path for path in one if one[path] != other[path]] == []
-
-
-def test_stages_of_a_precision_that_is_not_exported_again_go(exported: Path, tmp_path: Path):
-    target = tmp_path / "bundle"
-    for name in ("fp16/stage1.onnx", "mine/stage1.onnx"):
-        (target / name).parent.mkdir(parents=True)
-        (target / name).write_bytes(b"of another export, or of no export")
-    with moved_when_done(target) as folder:
-        shutil.copytree(exported, folder, dirs_exist_ok=True)
-    assert Bundle.open(target).engines == ["fp32"]
-    assert not (target / "fp16/stage1.onnx").exists()
-    assert (target / "mine/stage1.onnx").exists()

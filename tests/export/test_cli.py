@@ -1,6 +1,7 @@
 """rwcnet-export: the table, what is written, and what each wrong call says."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
-from rwcnet_export import cli
+from rwcnet_export import checks, cli, options
 from rwcnet_export.cases import random_weights
 from rwcnet_ref.checkpoint import save_weights
 from rwcnet_ref.config import TINY
@@ -32,13 +33,15 @@ def _export(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli.app, [str(a) for a in arguments])
 
 
-def _assert_refused(result: Result, said: str) -> None:
-    assert result.exit_code == 2
+def _assert_refused(result: Result, said: str, *parts: str, code: int = 2) -> None:
+    """Hold a failed call to one sentence, after the parts of the work that it began."""
+    assert result.exit_code == code
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    assert result.stderr.count("\n") == 1
-    assert said in result.stderr
+    *begun, error = result.stderr.splitlines()
+    assert begun == list(parts)
+    assert error.startswith("Error: ")
+    assert said in error
 
 
 def _metadata(path: str) -> dict[str, str]:
@@ -59,10 +62,24 @@ def test_all_stages(export_result: tuple[Result, Path], exported: Path) -> None:
     ]
     assert len({tuple(row[2:-3]) for row in rows}) == 6  # two sizes a stage
     assert all(float(row[-1]) <= 1e-3 for row in rows)
-    assert lines[13].startswith("no real image was compared")
-    assert lines[14] == f"wrote {exported}"
-    assert lines[15:] == []
-    assert result.stderr == ""
+    # Three stages, three encoders, two ways between stages, composition, resampling.
+    assert lines[13] == "passes over 10 graphs:"
+    names = [line.split(":")[0].strip() for line in lines[14:18]]
+    assert names == [
+        "gate convolutions merged",
+        "constants folded",
+        "projections moved before means",
+        "nodes shared between steps",
+    ]
+    assert re.search(r" \(0 of [1-9]\d* convolutions share their input", lines[14])
+    assert lines[18].startswith("no real image was compared")
+    assert lines[19] == f"wrote {exported}"
+    assert lines[20:] == []
+    assert result.stderr.splitlines() == [
+        *(f"exporting stage {n}" for n in (1, 2, 3)),
+        "exporting what joins the stages",
+        *(f"comparing stage {n} with torch" for n in (1, 2, 3)),
+    ]
     assert [path.name for path in exported.parent.iterdir()] == ["bundle"]
 
 
@@ -102,13 +119,14 @@ def test_one_stage_compared_on_images(
     arguments = ("--stage", "3", *TINY_RANDOM, "-o", folder, "--check", fixed, moving)
     result = _export(*arguments, "--engine", "fp16")
     assert result.exit_code == 0, result.output
-    row, whole = (line.split() for line in result.stdout.splitlines() if "images" in line)
+    row, full, whole = (line.split() for line in result.stdout.splitlines() if " images " in line)
     assert row[:2] == ["3", "images"]
     assert "".join(row[2:7]) == "26x32x28"  # the first patch
     assert float(row[-1]) <= 1e-3
     # The chain, the other stages of it in torch.
+    assert "".join(full[:7]) == "fp32images36x32x28"
     assert "".join(whole[:7]) == "fp16images36x32x28"
-    assert 0 < float(whole[-3]) < 0.05  # voxels
+    assert float(full[-3]) < 1e-5 < float(whole[-3]) < 0.05  # voxels
     assert "fp16 not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert "fp32 not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert Bundle.open(folder).manifest.files.keys() == {
@@ -119,54 +137,34 @@ def test_one_stage_compared_on_images(
 def test_a_stage_that_differs_is_not_kept(
     exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_other_weights(cascade: Any, folder: Path, **about: Any) -> None:
+    def write_other_weights(cascade: Any, folder: Path, **about: Any) -> dict[str, Any]:
         shutil.copytree(exported, folder, dirs_exist_ok=True)
         with torch.no_grad():
             cascade.stage(1).head[-1].bias += 0.002
+        return {}
 
     monkeypatch.setattr(cli, "write_bundle", write_other_weights)
     result = _export("--stage", "all", *TINY_RANDOM, "-o", tmp_path / "bundle")
-    _assert_refused(result, "stage 2 differs from torch by 0.00")
+    begun = (f"comparing stage {n} with torch" for n in (1, 2))
+    _assert_refused(result, "stage 2 differs from torch by 0.00", *begun)
     assert "random input of size (24, 28, 32), batch 1" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def _fail_in(part: str, monkeypatch: pytest.MonkeyPatch, exported: Path) -> None:
-    """Make an export write the bundle of the fixture, and then fail as the system does."""
-
+@pytest.mark.parametrize("there", [False, True])
+def test_a_full_disk_changes_nothing(
+    exported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
     def write(cascade: Any, folder: Path, **about: Any) -> None:
         shutil.copytree(exported, folder, dirs_exist_ok=True)
-        if part == "full disk":
-            Path("/dev/full").write_bytes(b"x")
+        Path("/dev/full").write_bytes(b"x")
 
-    def interrupted(*arguments: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "write_bundle", write)
-    monkeypatch.setattr(cli, "compare_stage", interrupted)
-
-
-@pytest.mark.parametrize(
-    ("part", "said"),
-    [
-        ("full disk", "(No space left on device): make room or choose another folder with -o"),
-        ("Ctrl-C", "left as it was: export again"),
-    ],
-)
-@pytest.mark.parametrize("there", [False, True])
-def test_an_export_that_stops_changes_nothing(
-    exported: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    part: str,
-    said: str,
-    there: bool,
-) -> None:
     folder = tmp_path / "bundle"
     if there:
         shutil.copytree(exported, folder)
         (folder / "manifest.json").write_text("of an older export")
-    _fail_in(part, monkeypatch, exported)
+    monkeypatch.setattr(cli, "write_bundle", write)
+    said = "(No space left on device): make room or choose another folder with -o"
     _assert_refused(_export("--stage", "all", *TINY_RANDOM, "-o", folder), said)
     assert list(tmp_path.iterdir()) == ([folder] if there else [])
     if there:
@@ -184,8 +182,9 @@ def test_engines_are_built_of_what_was_written(
     shapes: list[str],
     expected: Any,
 ) -> None:
-    def write(cascade: Any, folder: Path, **about: Any) -> None:
+    def write(cascade: Any, folder: Path, **about: Any) -> dict[str, Any]:
         shutil.copytree(exported, folder, dirs_exist_ok=True)
+        return {}
 
     def built(*arguments: Any) -> None:
         asked.append(arguments)
@@ -193,14 +192,19 @@ def test_engines_are_built_of_what_was_written(
     asked: list[Any] = []
     (product,) = (product for product in PRODUCTS if product.name == "tensorrt-rtx")
     monkeypatch.setattr(cli, "write_bundle", write)
-    monkeypatch.setattr(cli, "compare_stage", lambda *arguments: [])
+    monkeypatch.setattr(checks, "compare_stage", lambda *arguments: [])
     monkeypatch.setattr(cli, "compile_stages", built)
-    monkeypatch.setattr(cli, "find_product", {"tensorrt-rtx": product}.__getitem__)
-    options = [word for shape in shapes for word in ("--shape", shape)]
+    monkeypatch.setattr(cli, "compile_chain", built)
+    monkeypatch.setattr(options, "find_product", {"tensorrt-rtx": product}.__getitem__)
+    sizes = [word for shape in shapes for word in ("--shape", shape)]
     arguments = ("--stage", "all", *TINY_RANDOM, "-o", tmp_path / "bundle")
-    result = _export(*arguments, "--compile", "tensorrt-rtx", *options)
+    result = _export(*arguments, "--compile", "tensorrt-rtx", *sizes)
     assert result.exit_code == 0, result.output
-    assert asked == [(Bundle.open(tmp_path / "bundle"), product, expected, [0, 1, 2], typer.echo)]
+    bundle = Bundle.open(tmp_path / "bundle")
+    assert asked == [
+        (bundle, product, expected, [0, 1, 2], typer.echo),
+        (bundle, product, expected, typer.echo),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -225,6 +229,16 @@ def test_engines_are_built_of_what_was_written(
         ((*TINY_RANDOM, "-o", "text.nii"), "text.nii is a file"),
         (("--weights", "others.safetensors"), "these weights cannot be used: "),
         ((*TINY_RANDOM, "--shape", "64x64x64"), "goes with --compile only"),
+        ((*TINY_RANDOM, "--gate", "0"), "--gate is 0 where voxels above 0 are wanted"),
+        ((*TINY_RANDOM, "--gate", "nan"), "--gate is nan where voxels above 0 are wanted"),
+        ((*TINY_RANDOM, "--data", "."), "--data goes with --cases only"),
+        ((*TINY_RANDOM, "--cases", "no.csv"), "no.csv does not exist"),
+        ((*TINY_RANDOM, "--cases", "cases.csv"), "row 2, column fixed: no.nii is not a file"),
+        ((*TINY_RANDOM, "--report", "folder"), "folder is a folder: choose another with --report"),
+        (
+            ("--weights", "tiny.safetensors", "--report", "tiny.safetensors"),
+            "would be replaced by a result: choose another with --report",
+        ),
         ((*TINY_RANDOM, "--compile", "trt"), "choose tensorrt or tensorrt-rtx"),
         (
             (*TINY_RANDOM, "--compile", "tensorrt", "--shape", "63x64x65"),
@@ -249,6 +263,8 @@ def test_wrong_calls(
     save_file(tensors, "others.safetensors", metadata)
     Path("text.safetensors").write_text("no weights")
     Path("text.nii").write_text("no image")
+    Path("cases.csv").write_text("case,fixed,moving\none,no.nii,text.nii\n")
+    Path("folder").mkdir()
     before = sorted(tmp_path.iterdir())
     _assert_refused(_export("--stage", "all", *arguments), said)
     assert sorted(tmp_path.iterdir()) == before

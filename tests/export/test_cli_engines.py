@@ -1,8 +1,10 @@
 """rwcnet-export --engine: what is written, what is said, and what the gate stops."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +68,7 @@ def test_the_runtime_runs_fp16_and_refuses_bf16(low: tuple[Result, Bundle]) -> N
         for engine in ("fp32", "fp16")
     )
     assert 0 < np.abs(full - half).max() < 0.05  # voxels
-    with pytest.raises(BackendError, match="onnxruntime does not run bf16 here"):
+    with pytest.raises(BackendError, match="onnxruntime runs fp32 and fp16 here, not bf16"):
         Cascade(bundle, "bf16")
 
 
@@ -74,19 +76,23 @@ def test_over_the_bar_nothing_is_written_without_force(
     low: tuple[Result, Bundle], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, bundle = low
-    monkeypatch.setattr(gate, "MEAN_VOX", 1e-9)
-    monkeypatch.setattr(
-        cli,
-        "write_bundle",
-        lambda cascade, folder, **about: shutil.copytree(bundle.folder, folder, dirs_exist_ok=True),
-    )
-    result = _export(weights, tmp_path / "bundle")
+
+    def write(cascade: Any, folder: Path, **about: Any) -> dict[str, Any]:
+        shutil.copytree(bundle.folder, folder, dirs_exist_ok=True)
+        return {}
+
+    monkeypatch.setattr(cli, "write_bundle", write)
+    report = tmp_path / "report.json"
+    arguments = ("--gate", "1e-5", "--report", str(report))
+    result = _export(weights, tmp_path / "bundle", *arguments)
     assert (result.exit_code, result.stdout) == (2, "")
-    assert result.stderr.startswith("Error: fp16 changes the flow by ")
-    assert result.stderr.endswith("or keep it with --force\n")
-    assert result.stderr.count("\n") == 1
+    error = result.stderr.splitlines()[-1]
+    assert error.startswith("Error: fp16 changes the flow by ")
+    assert "where 1e-05 is allowed" in error
+    assert error.endswith("or keep it with --force")
     assert list(tmp_path.iterdir()) == []
-    result = _export(weights, tmp_path / "bundle", "--force")
+    result = _export(weights, tmp_path / "bundle", *arguments, "--force")
     assert result.exit_code == 0, result.output
     assert result.stdout.count("kept with --force") == 2
     assert Bundle.open(tmp_path / "bundle").engines == bundle.engines
+    assert json.loads(report.read_text())["gate_vox"] == 1e-5

@@ -70,10 +70,10 @@ def test_fp16_is_nearer_than_bf16_and_one_stage_alone_nearer_still(
     one, half, brief = gate.compare_engines(cascade, engines, pair)
     assert 0 < half.mean_vox < 0.3 * brief.mean_vox
     assert 0 < one.mean_vox < brief.mean_vox
-    assert not gate.too_far(half)
+    assert not gate.too_far(half, gate.MEAN_VOX)
     for row in (one, half, brief):
         assert 0 < row.mean_vox < row.p99_vox <= row.max_vox
-    gate.require([half])
+    gate.require([half], gate.MEAN_VOX)
 
 
 def test_overflow_is_refused(exported: Path, cascade: Cascade, pair: Case) -> None:
@@ -90,7 +90,7 @@ def test_overflow_is_refused(exported: Path, cascade: Cascade, pair: Case) -> No
     with pytest.raises(
         ParityError, match=r"^fp16 changes the flow by nan voxels .* shapes of size"
     ):
-        gate.require([fp16])
+        gate.require([fp16], gate.MEAN_VOX)
 
 
 @pytest.mark.parametrize("planted", [False, True])
@@ -108,10 +108,10 @@ def test_a_rule_that_lowers_the_flow_is_refused(
     x, y = np.random.default_rng(0).uniform(10, 30, (2, 1, 3, 6, 5, 7)).astype(np.float32)
     (found,) = Session(tmp_path / "sum.onnx").run(x=x, y=y)
     row = FlowDifference.between("bf16", "shapes", found, x + y)
-    assert gate.too_far(row) == planted
+    assert gate.too_far(row, gate.MEAN_VOX) == planted
     if planted:
         with pytest.raises(ParityError, match=r"^bf16 changes the flow by 0\.\d+ voxels"):
-            gate.require([row])
+            gate.require([row], gate.MEAN_VOX)
 
 
 def test_the_pair_is_the_middle_of_the_images_or_shapes(cascade: Cascade) -> None:

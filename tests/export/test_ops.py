@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,9 +17,12 @@ from rwcnet_export.ops.call import DOMAIN, PLUGIN
 from rwcnet_export.ops.correlation import function_body
 from rwcnet_ref.correlation import Metric, local_correlation
 from rwcnet_ref.grid import Warp
+from rwcnet_runtime.engines.build import build
+from rwcnet_runtime.engines.products import PRODUCTS
 
 Run = Callable[..., Tensor]
 
+(RTX,) = (product for product in PRODUCTS if product.name == "tensorrt-rtx")
 METRICS: tuple[Metric, ...] = ("dot", "absolute_difference")
 SIZES = [(2, 2, 2), (5, 7, 9), (16, 12, 20)]
 
@@ -173,6 +177,24 @@ def test_correlation_of_a_batch_is_that_of_its_images(
         alone = run(fixed[n : n + 1], moving[n : n + 1], weight, bias)
         assert _largest(both[n : n + 1], alone) < 1e-5
     assert _largest(both[:1], both[1:]) > 1
+
+
+@pytest.mark.skipif(RTX.version is None, reason="needs TensorRT-RTX: pip install tensorrt-rtx")
+@pytest.mark.parametrize("metric", METRICS)
+def test_tensorrt_rtx_builds_the_correlation(metric: Metric, tmp_path: Path) -> None:
+    maps: list[str | int] = ["b", 4, "i", "j", "k"]
+    inputs = {"fixed": maps, "moving": maps, "weight": [8, 1, 7, 7, 7], "bias": [8]}
+    model = onnx.load_from_string(_model("LocalCorrelation3d", inputs, radius=3, metric=metric))
+    arrays = {"weight": np.ones((8, 1, 7, 7, 7), np.float32), "bias": np.zeros(8, np.float32)}
+    for name, array in arrays.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    del model.graph.input[2:]
+    onnx.save(model, tmp_path / "graph.onnx")
+    sizes = ((1, 8, 8, 8), (1, 16, 24, 32), (2, 32, 32, 32))
+    plan = tmp_path / "engine.plan"
+    profile = {"fixed": sizes, "moving": sizes}
+    build(RTX, tmp_path / "graph.onnx", plan, profile, gpu=False, plugin=False)
+    assert plan.stat().st_size > 10_000
 
 
 def test_correlation_looks_for_the_offset_it_names(correlate: Callable[..., Run]) -> None:

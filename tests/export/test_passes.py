@@ -5,6 +5,7 @@ import pytest
 
 from rwcnet_export.graphs import stage_graph
 from rwcnet_export.passes import optimise
+from rwcnet_export.passes.outcome import Outcome, total
 
 SIZE = (1, 4, 5, 6, 7)
 
@@ -25,7 +26,7 @@ def run(model):
 
 
 def optimised(body, outputs, arrays, name):
-    """Rewrite a graph; hold it to its old results; return its operators and how often it fired."""
+    """Rewrite a graph; hold it to its old results; return its operators and one pass's outcome."""
     channels = ", ".join(f"float[b, {c}, i, j, k] {output}" for output, c in outputs.items())
     text = f"toy (float[b, {SIZE[1]}, i, j, k] image) => ({channels}) {{ {body} }}"
     model = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 20]>\n{text}')
@@ -38,8 +39,8 @@ def optimised(body, outputs, arrays, name):
         # Sums of the same 108 products at most, in whatever order.
         np.testing.assert_allclose(after, before, rtol=0, atol=2e-6)
     assert [x.name for x in rewritten.graph.output] == list(outputs)
-    (fired,) = (outcome.fired for outcome in outcomes if outcome.name == name)
-    return [node.op_type for node in rewritten.graph.node], fired
+    (found,) = (outcome for outcome in outcomes if outcome.name == name)
+    return [node.op_type for node in rewritten.graph.node], found
 
 
 def test_two_gates_of_one_input_become_one_convolution():
@@ -55,10 +56,10 @@ def test_two_gates_of_one_input_become_one_convolution():
         "reset_weight": weights(2, 4, 3, 3, 3),
         "reset_bias": weights(2),
     }
-    operators, fired = optimised(
+    operators, found = optimised(
         body, {"update": 3, "reset": 2}, arrays, "gate convolutions merged"
     )
-    assert fired == 1
+    assert (found.fired, found.found, found.among) == (1, 2, 2)
     assert operators == ["Conv", "Split", "Sigmoid", "Sigmoid"]
 
 
@@ -77,10 +78,10 @@ def test_convolutions_that_differ_stay_two(second, shape):
         second = Conv {second} (image, b)
         """
     arrays = {"a": weights(3, 4, 3, 3, 3), "b": weights(*shape)}
-    operators, fired = optimised(
+    operators, found = optimised(
         body, {"first": 3, "second": 2}, arrays, "gate convolutions merged"
     )
-    assert fired == 0
+    assert (found.fired, found.found, found.among) == (0, 0, 2)
     assert operators == ["Conv", "Conv"]
 
 
@@ -91,8 +92,8 @@ def test_constants_are_folded():
         quarter = Mul (half, half)
         out = Mul (image, quarter)
         """
-    operators, fired = optimised(body, {"out": 4}, {}, "constants folded")
-    assert fired == 3
+    operators, found = optimised(body, {"out": 4}, {}, "constants folded")
+    assert (found.fired, found.found, found.among) == (3, 3, 4)
     assert operators == ["Mul"]
 
 
@@ -103,8 +104,8 @@ def test_a_projection_moves_before_the_mean_over_neighbours():
         out = Conv (mean, projection)
         """
     arrays = {"projection": weights(2, 4, 1, 1, 1)}
-    operators, fired = optimised(body, {"out": 2}, arrays, "projections moved before means")
-    assert fired == 1
+    operators, found = optimised(body, {"out": 2}, arrays, "projections moved before means")
+    assert (found.fired, found.found, found.among) == (1, 1, 1)
     assert operators == ["Conv", "AveragePool"]
 
 
@@ -124,8 +125,8 @@ def test_other_convolutions_stay_behind_the_mean(call, shape):
         out = {call}
         """
     arrays = {"projection": weights(*shape), "bias": weights(2)}
-    operators, fired = optimised(body, {"out": shape[0]}, arrays, "projections moved before means")
-    assert fired == 0
+    operators, found = optimised(body, {"out": shape[0]}, arrays, "projections moved before means")
+    assert (found.fired, found.found, found.among) == (0, 0, 1)
     assert operators == ["AveragePool", "Conv"]
 
 
@@ -137,15 +138,28 @@ def test_what_two_steps_have_in_common_is_computed_once():
         second = Sqrt (second_root)
         out = Add (first, second)
         """
-    operators, fired = optimised(body, {"out": 4}, {}, "nodes shared between steps")
-    assert fired == 2
+    operators, found = optimised(body, {"out": 4}, {}, "nodes shared between steps")
+    assert (found.fired, found.found, found.among) == (2, 2, 5)
     assert operators == ["Abs", "Sqrt", "Add"]
 
 
-def test_a_pass_that_finds_nothing_says_why_and_functions_are_kept(cascade):
+def test_a_pass_that_finds_nothing_says_what_it_looked_at_and_functions_are_kept(cascade):
     model = stage_graph(cascade, 0)
     rewritten, outcomes = optimise(model)
-    assert [outcome.fired for outcome in outcomes] == [0, 0, 0, 0]  # the export has run them
-    assert all(f"({outcome.idle})" in str(outcome) for outcome in outcomes)
     assert list(rewritten.functions) == list(model.functions)
     assert rewritten.SerializeToString() == model.SerializeToString()
+    nodes = len(model.graph.node)
+    convolutions = sum(node.op_type == "Conv" for node in model.graph.node)
+    assert [str(outcome) for outcome in outcomes] == [
+        f"gate convolutions merged: 0 (0 of {convolutions} convolutions share their input and "
+        "their window with another)",
+        f"constants folded: 0 (0 of {nodes} nodes depend on no input)",
+        "projections moved before means: 0 (0 of 0 average poolings are read by a narrower "
+        "projection alone)",
+        f"nodes shared between steps: 0 (0 of {nodes} nodes repeat another)",
+    ]
+
+
+def test_outcomes_of_several_graphs_add_up():
+    one, other = (Outcome("a pass", *counts, "nodes fit") for counts in ((1, 2, 5), (0, 1, 7)))
+    assert str(total([one, other])) == "a pass: 1 (3 of 12 nodes fit)"

@@ -1,4 +1,7 @@
-"""The bundle in the package against the weights in the package."""
+"""The bundle in the package against the weights in the package, and against what was measured."""
+
+import json
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -10,10 +13,19 @@ from rwcnet_export.bundle import weights_sha256
 from rwcnet_export.cli import app
 from rwcnet_export.graphs import resample_graph
 from rwcnet_export.pipeline import pipeline_graph
+from rwcnet_export.report import exporters
 from rwcnet_ref.checkpoint import load_weights, shipped
 from rwcnet_runtime.bundle import Bundle, sha256
 from rwcnet_runtime.cascade import Cascade
 from rwcnet_runtime.preprocess import Padding, normalise
+
+RESULTS = Path(__file__).parents[2] / "runtime" / "benchmarks" / "results"
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """The newest report of `rwcnet-export` on real pairs, which the READMEs are filled from."""
+    return json.loads(max(RESULTS.glob("*-precisions.json")).read_text())
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +39,13 @@ def test_the_bundle_was_made_from_the_weights(weights):
     assert manifest.weights["sha256"] == weights_sha256(cascade)
     assert manifest.weights["licence"] == about["licence"] == "MIT"
     assert manifest.weights["training_data"] == about["training_data"]
+
+
+def test_the_precisions_were_measured_on_the_bundle(measured):
+    manifest = Bundle.open().manifest
+    assert measured["weights"]["sha256"] == manifest.weights["sha256"]
+    stages = {name: hash for name, hash in manifest.files.items() if "/stage" in name}
+    assert stages == {name: measured["files"].get(name) for name in stages}
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +84,7 @@ def test_the_pipeline_registers_a_brain_as_the_runtime_does(template):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_the_bundle_is_what_an_export_of_the_weights_gives(tmp_path):
+def test_the_bundle_is_what_an_export_of_the_weights_gives(tmp_path, measured):
     """File by file, so that graphs, manifest and exporter cannot drift apart."""
     engines = [word for engine in Bundle.open().engines for word in ("--engine", engine)]
     result = CliRunner().invoke(app, ["--stage", "all", *engines, "-o", str(tmp_path)])
@@ -79,8 +98,9 @@ def test_the_bundle_is_what_an_export_of_the_weights_gives(tmp_path):
         for folder in (Bundle.open().folder, tmp_path)
     )
     other = sorted(name for name in packaged.keys() | new if packaged.get(name) != new.get(name))
+    made_with = {name: measured["environment"]["versions"][name] for name in exporters()}
     assert not other, (
         f"{', '.join(other)} in the package differ from an export of the weights in it: run "
         f"rwcnet-export --stage all {' '.join(engines)} -o runtime/rwcnet_runtime/bundles/base and "
-        "commit what changes"
+        f"commit what changes. It was made with {made_with}, here are {exporters()}."
     )

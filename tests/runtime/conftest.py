@@ -37,7 +37,8 @@ class Tensor:
 
 class Layer:
     def __init__(self, kind, dtype, *shape):
-        self.type, self.output = f"LayerType.{kind}", Tensor("out", 1, dtype, *shape)
+        self.type = f"LayerType.{kind}"
+        self.output = dtype and Tensor("out", 1, dtype, *shape)
     def get_output(self, n):
         return self.output
 
@@ -45,8 +46,9 @@ class Network:
     layers = [
         Layer("CONVOLUTION", "half"), Layer("CAST", "float"), Layer("PLUGIN_V3", "float"),
         Layer("RESIZE", "bf16"), Layer("GATHER", "int64"), Layer("UNARY", "float", True),
+        Layer("TRIP_LIMIT", None),
     ]
-    num_layers = 6
+    num_layers = 7
     @property
     def num_inputs(self):
         return len(self.inputs)
@@ -67,7 +69,7 @@ class OnnxParser:
         name = path.rpartition("/")[2].removesuffix(".onnx")
         images = [Tensor("fixed", 1), Tensor("moving", 1)]
         carried = [Tensor("moving", 1), Tensor("flow", 3)]
-        hidden = [Tensor("hidden", 6)]
+        hidden = [Tensor("hidden", 16)]
         self.network.path, self.network.inputs = path, {
             "stage1": images, "stage2": images + hidden, "stage3": images,
             "enter2": carried + hidden, "enter3": carried,
@@ -117,7 +119,8 @@ class Builder:
         return Profile()
     def build_serialized_network(self, network, config):
         return json.dumps({
-            "onnx": network.path, "flags": self.flags, "cleared": config.cleared, "sizes": config.profile.sizes,
+            "onnx": network.path, "flags": self.flags, "cleared": config.cleared,
+            "sizes": config.profile.sizes,
             "verbosity": config.profiling_verbosity,
             "timing": config.timing and config.timing.known.decode(),
         }).encode()

@@ -55,9 +55,9 @@ def test_a_single_patch_goes_straight_through():
 
 def test_a_precision_that_a_backend_does_not_take_is_refused_before_a_graph_is_opened(tmp_path):
     bundle = dataclasses.replace(Bundle.open(), folder=tmp_path)
-    with pytest.raises(BackendError, match="onnxruntime does not run bf16 here: choose fp32 or"):
+    with pytest.raises(BackendError, match="onnxruntime runs fp32 and fp16 here, not bf16: choose"):
         Cascade(bundle, "bf16")
-    with pytest.raises(BackendError, match="openvino does not run fp16 here: choose fp32 or bf16"):
+    with pytest.raises(BackendError, match="openvino runs fp32 and bf16 here, not fp16: choose"):
         Cascade(bundle, "fp16", OpenVino())
 
 

@@ -94,10 +94,11 @@ def test_an_output_folder_that_is_a_file_is_refused(tmp_path, good):
 
 
 def test_a_run_needs_neither_torch_nor_onnx(tmp_path, good):
-    """In a process where importing them fails, as on a machine that has neither."""
+    """In a process where importing them fails, as on a machine with a plain installation."""
     code = (
         "import sys\n"
-        "for name in ('torch', 'onnx', 'onnxscript', 'safetensors', 'scipy', 'nilearn'):\n"
+        "absent = 'torch', 'onnx', 'onnxscript', 'safetensors', 'scipy', 'nilearn', 'openvino'\n"
+        "for name in absent:\n"
         "    sys.modules[name] = None\n"
         "from rwcnet_runtime.cli import infer_app\n"
         "infer_app(sys.argv[1:])\n"
@@ -105,6 +106,8 @@ def test_a_run_needs_neither_torch_nor_onnx(tmp_path, good):
     arguments = [str(good), str(good), "-o", str(tmp_path / "out")]
     run = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    assert "backend onnxruntime, device cpu" in run.stdout
+    assert "device cpu" in run.stdout
+    assert "backend onnxruntime: the fastest that works here; " in run.stdout
+    assert 'OpenVINO is not installed: pip install "rwcnet[openvino]"' in run.stdout
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {"warped.nii.gz", "displacement.nii.gz", "registration.json"}

@@ -110,7 +110,7 @@ def test_the_report_says_what_was_done_and_found(registration, tmp_path):
     assert report["engine"] == "fp32"
     assert report["arithmetic"] == "float32"
     assert report["backend"] == "openvino"  # the fastest of those that the tests have
-    assert report["backend_chosen"] == "the fastest that works here"
+    assert report["backend_chosen"].startswith("the fastest that works here")
     assert report["bundle"]["name"] == "base"
     assert len(report["bundle"]["sha256"]) == 64
     assert (
@@ -142,11 +142,9 @@ def test_images_that_do_not_overlap_are_refused(brain, tmp_path):
 
 
 def test_an_engine_the_bundle_does_not_hold_is_refused(pair):
-    with pytest.raises(
-        BackendError, match="nothing here runs int8: openvino does not run int8 here; onnx"
-    ):
+    with pytest.raises(BackendError, match=r"nothing here runs int8: .*fp32 and fp16"):
         register(*pair, engine="int8")
-    with pytest.raises(BackendError, match="openvino does not run fp16 here"):
+    with pytest.raises(BackendError, match="openvino runs fp32 and bf16 here, not fp16"):
         register(*pair, engine="fp16", backend="openvino")
 
 

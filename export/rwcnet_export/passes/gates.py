@@ -7,6 +7,8 @@ from collections import defaultdict
 import numpy as np
 import onnx_ir as ir
 
+from rwcnet_export.passes.outcome import Outcome
+
 Key = tuple[object, ...]
 
 
@@ -24,7 +26,7 @@ def _key(node: ir.Node) -> Key:
     return node.inputs[0], window, attributes, len(node.inputs) > 2
 
 
-def merge_gates(model: ir.Model) -> int:
+def merge_gates(model: ir.Model) -> Outcome:
     """Merge ungrouped convolutions of one input and one window, in place.
 
     Their weights are stacked along the output channels, and a Split gives each what was its own:
@@ -32,20 +34,23 @@ def merge_gates(model: ir.Model) -> int:
 
     Returns
     -------
-    int
-        How many convolutions went.
+    Outcome
+        Fired is how many convolutions went.
     """
     graph = model.graph
     siblings: dict[Key, list[ir.Node]] = defaultdict(list)
-    for node in graph:
+    convolutions = [node for node in graph if node.op_type == "Conv" and node.domain == ""]
+    for node in convolutions:
         grouped = node.attributes.get_int("group", 1) != 1
         constants = all(_constant(value) is not None for value in node.inputs[1:])
-        if node.domain == "" and node.op_type == "Conv" and not grouped and constants:
+        if not grouped and constants:
             siblings[_key(node)].append(node)
     groups = [nodes for nodes in siblings.values() if len(nodes) > 1]
     for nodes in groups:
         _merge(graph, nodes)
-    return sum(len(nodes) - 1 for nodes in groups)
+    gone, merged = sum(len(nodes) - 1 for nodes in groups), sum(map(len, groups))
+    wanted = "convolutions share their input and their window with another"
+    return Outcome("gate convolutions merged", gone, merged, len(convolutions), wanted)
 
 
 def _merge(graph: ir.Graph, nodes: list[ir.Node]) -> None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from rwcnet_export.passes.outcome import Outcome
+
 
 def _projects(node: ir.Node, averaged: ir.Value) -> bool:
     """Whether a node is a 1x1x1 convolution without bias, to fewer channels than it gets."""
@@ -27,18 +29,17 @@ def _projects(node: ir.Node, averaged: ir.Value) -> bool:
     return set(window) == {1} and plain and smaller and not grouped and not padded
 
 
-def project_before_mean(model: ir.Model) -> int:
+def project_before_mean(model: ir.Model) -> Outcome:
     """Exchange an average pooling and the projection that follows it, in place.
 
     Returns
     -------
-    int
-        How many pairs were exchanged.
+    Outcome
+        Fired is how many pairs were exchanged.
     """
     exchanged = 0
-    for pool in list(model.graph):
-        if pool.op_type != "AveragePool" or pool.domain != "":
-            continue
+    pools = [node for node in model.graph if node.op_type == "AveragePool" and node.domain == ""]
+    for pool in pools:
         averaged = pool.outputs[0]
         users = averaged.consumers()
         if len(users) != 1 or averaged.is_graph_output() or not _projects(users[0], averaged):
@@ -56,4 +57,5 @@ def project_before_mean(model: ir.Model) -> int:
             second.outputs,
         )
         exchanged += 1
-    return exchanged
+    wanted = "average poolings are read by a narrower projection alone"
+    return Outcome("projections moved before means", exchanged, exchanged, len(pools), wanted)

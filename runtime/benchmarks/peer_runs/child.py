@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -27,21 +28,30 @@ def read_job() -> dict[str, Any]:
     return job
 
 
-def timed(work: Callable[[], Result]) -> tuple[Result, dict[str, float]]:
-    """Return what `work` returns, and the seconds it took: on the clock, and of all cores.
+def timed(job: dict[str, Any], work: Callable[[], Result]) -> tuple[Result, dict[str, Any]]:
+    """Return what `work` returns, and what it cost, once or as often as the job says.
 
-    Threads that wait for each other by spinning count too: beside other work both are too long.
+    ``seconds`` and ``cpu_seconds`` (of all cores) are medians; ``cold_seconds`` is from the start
+    of this process, interpreter and imports included, to the first result. Threads that wait for
+    each other by spinning count too: beside other work all are too long.
     """
-    start, cpu_start = time.perf_counter(), time.process_time()
-    result = work()
+    seconds, cpu_seconds, first = [], [], 0.0
+    for _ in range(job["repeats"]):
+        start, cpu_start = time.perf_counter(), time.process_time()
+        result = work()
+        seconds.append(round(time.perf_counter() - start, 3))
+        cpu_seconds.append(round(time.process_time() - cpu_start, 3))
+        first = first or time.time() - job["started"]
     return result, {
-        "seconds": round(time.perf_counter() - start, 3),
-        "cpu_seconds": round(time.process_time() - cpu_start, 3),
+        "seconds": statistics.median(seconds),
+        "cpu_seconds": statistics.median(cpu_seconds),
+        "seconds_each": seconds,
+        "cold_seconds": round(first, 3),
     }
 
 
 def write_outcome(
-    job: dict[str, Any], spent: dict[str, float], packages: list[str], **more: Any
+    job: dict[str, Any], spent: dict[str, Any], packages: list[str], **more: Any
 ) -> None:
     """Write what the parent is to know, with the peak of this program's memory so far.
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,10 +69,13 @@ class Launcher:
         Folder of the environments; one is made when it is first needed.
     threads : int
         Threads and CPU cores that a script gets.
+    repeats : int
+        How often a script does its work, for the median of its time.
     """
 
     environments: Path
     threads: int
+    repeats: int = 1
 
     def run(self, environment: str | None, script: str, job: dict[str, Any]) -> dict[str, Any]:
         """Run a script on a job, and return the outcome it writes.
@@ -97,9 +101,8 @@ class Launcher:
         )
         with tempfile.TemporaryDirectory() as name:
             job_file, outcome = Path(name, "job.json"), Path(name, "outcome.json")
-            job_file.write_text(
-                json.dumps(job | {"threads": self.threads, "outcome": str(outcome)})
-            )
+            asked = {"threads": self.threads, "repeats": self.repeats, "outcome": str(outcome)}
+            job_file.write_text(json.dumps(job | asked | {"started": time.time()}))
             done = subprocess.run(
                 [python, Path(__file__).parent / script, job_file],
                 env=os.environ | dict.fromkeys(_THREADS, str(self.threads)),

@@ -114,6 +114,7 @@ def _rwcnet(pair: Pair, launcher: Launcher, settings: dict[str, Any]) -> Found:
             "fixed": str(pair.case.fixed),
             "moving": str(pair.case.moving),
             "start": None if start is None else str(start),
+            "settings": settings,
             "result": f"{folder}/displacement.npy",
         }
         outcome = launcher.run(None, "run_rwcnet.py", job)
@@ -163,7 +164,7 @@ METHODS = {
         _rwcnet,
         "the bundle inside the package, fp32; time of preparing, network and warping, without "
         "loading, reading and assessing, which the cores' seconds include",
-        {},
+        {"backend": "onnxruntime"},
     ),
     "syn": Method(
         _antspy,

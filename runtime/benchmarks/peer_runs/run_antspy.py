@@ -24,7 +24,8 @@ def main() -> None:
     fixed, moving = ants.image_read(job["fixed"]), ants.image_read(job["moving"])
     with tempfile.TemporaryDirectory() as folder:
         _, spent = child.timed(
-            lambda: ants.registration(fixed, moving, outprefix=f"{folder}/", **job["settings"])
+            job,
+            lambda: ants.registration(fixed, moving, outprefix=f"{folder}/", **job["settings"]),
         )
         child.write_outcome(job, spent, ["antspyx", "numpy"])
         (written,) = Path(folder).glob(job["written"])

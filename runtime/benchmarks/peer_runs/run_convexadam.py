@@ -18,7 +18,7 @@ def main() -> None:
     torch.set_num_threads(job["threads"])
     fixed, moving = np.load(job["fixed"]), np.load(job["moving"])
     found, spent = child.timed(
-        lambda: convex_adam_pt(fixed, moving, device=torch.device("cpu"), **job["settings"])
+        job, lambda: convex_adam_pt(fixed, moving, device=torch.device("cpu"), **job["settings"])
     )
     child.write_outcome(job, spent, ["convexadam", "torch", "numpy"])
     np.save(job["result"], found.astype(np.float32))

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from rwcnet_runtime.backends.interface import Backend
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from rwcnet_runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from rwcnet_runtime.backends.openvino import OpenVino
+from rwcnet_runtime.backends.tensorrt import TensorRt, TensorRtRtx
+from rwcnet_runtime.devices import gpus
 from rwcnet_runtime.errors import BackendError, InputError
 
 AUTO = "auto"
-# The fastest first.
-BACKENDS: tuple[type[Backend], ...] = (OpenVino, OnnxRuntimeCpu)
+# The fastest first: measured on the CPU, expected of those on a GPU.
+BACKENDS: tuple[type[Backend], ...] = (
+    TensorRt,
+    TensorRtRtx,
+    OnnxRuntimeCuda,
+    OpenVino,
+    OnnxRuntimeCpu,
+)
 NAMES = (AUTO, *(kind.name for kind in BACKENDS))
 
 
@@ -42,8 +51,11 @@ def choose(name: str, engine: str, threads: int | None = None) -> tuple[Backend,
             raise BackendError(reason)
         kind.require(engine)
         return kind(threads), "asked for"
-    passed: list[str] = []
+    gpu = bool(gpus())
+    passed = [] if gpu else ["no NVIDIA GPU"]
     for kind in BACKENDS:
+        if kind.on_gpu and not gpu:
+            continue
         reason = kind.missing()
         if reason is None and engine not in kind.arithmetic:
             reason = f"{kind.name} runs {' and '.join(kind.arithmetic)}"

@@ -7,7 +7,7 @@ memory of a GPU elsewhere. What one graph returns the next one takes, without le
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, TypeAlias
 
 import numpy as np
@@ -49,17 +49,26 @@ class Backend(ABC):
         The distribution whose version is recorded.
     arithmetic
         What the stages of each precision are computed in; others it does not take.
+    extra
+        What `pip install "rwcnet[...]"` brings it.
+    on_gpu
+        Whether it needs one.
     threads
         CPU threads it computes with.
+    say
+        Called with one line when something takes long; may be set.
     """
 
     name: ClassVar[str]
     program: ClassVar[str]
+    extra: ClassVar[str] = ""
+    on_gpu: ClassVar[bool] = False
     arithmetic: ClassVar[Mapping[str, str]]
 
     def __init__(self, threads: int | None = None) -> None:
         self.device = "cpu"
         self.threads = threads or thread_count()
+        self.say: Callable[[str], None] = lambda line: None
 
     @classmethod
     @abstractmethod
@@ -97,6 +106,11 @@ class Backend(ABC):
         return self.open(bundle, bundle.stage_name(index, engine), engine)
 
     @classmethod
+    def engines(cls, bundle: Bundle) -> list[str]:
+        """Return the precisions that it computes the stages of a bundle in."""
+        return [engine for engine in bundle.engines if engine in cls.arithmetic]
+
+    @classmethod
     def require(cls, engine: str) -> None:
         """Refuse a precision that the backend does not compute in.
 
@@ -107,9 +121,18 @@ class Backend(ABC):
         """
         if engine not in cls.arithmetic:
             raise BackendError(
-                f"{cls.name} runs {' and '.join(cls.arithmetic)} here, not {engine}: choose another "
-                "--engine or --backend"
+                f"{cls.name} runs {' and '.join(cls.arithmetic)} here, not {engine}: choose "
+                "another --engine or --backend"
             )
+
+    def prepare(self, shape: tuple[int, int, int]) -> None:  # noqa: B027 - most take any size
+        """Make ready for an image size (i, j, k), padded, before the graphs run on it.
+
+        Raises
+        ------
+        BackendError
+            If the backend cannot take it.
+        """
 
     def upload(self, array: Array) -> Buffer:
         """Bring an array to the device."""

@@ -23,6 +23,7 @@ class OpenVino(Backend):
 
     name = "openvino"
     program = "openvino"
+    extra = "openvino"
     arithmetic: ClassVar = {
         "fp32": "float32",
         "bf16": "bfloat16 as OpenVINO rounds; float32 in stages that warp features",
@@ -34,6 +35,11 @@ class OpenVino(Backend):
         if find_spec("openvino") is None:
             return 'OpenVINO is not installed: pip install "rwcnet[openvino]"'
         return None
+
+    @classmethod
+    def engines(cls, bundle: Bundle) -> list[str]:
+        """Return all of its precisions: it makes them of the fp32 graphs."""
+        return list(cls.arithmetic)
 
     def stage(self, bundle: Bundle, index: int, engine: str) -> CompiledGraph:
         """Open the fp32 graph of a stage, whatever it is computed in."""

@@ -1,4 +1,4 @@
-"""A pair of the user's registered in every precision of a bundle, and how far they are apart."""
+"""A pair of the user's, registered in every way there is, and how far the flows are apart."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from rwcnet_runtime.backends.choose import BACKENDS
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.errors import BackendError, BundleError, InputError
 from rwcnet_runtime.metrics import flow_distance
 from rwcnet_runtime.registration import register
 
-REFERENCE = "fp32"
+REFERENCE = ("onnxruntime", "fp32")
 
 
 def compare_precisions(bundle: Bundle, fixed: Path, moving: Path) -> Iterator[str]:
@@ -25,34 +26,44 @@ def compare_precisions(bundle: Bundle, fixed: Path, moving: Path) -> Iterator[st
     Raises
     ------
     InputError
-        If a file cannot be used, or the bundle holds nothing to compare.
+        If a file cannot be used, or there is nothing to compare.
     BackendError, BundleError
         If the reference does not run.
     """
-    others = [engine for engine in bundle.engines if engine != REFERENCE]
+    runs = [
+        (kind.name, engine)
+        for kind in BACKENDS
+        if kind.missing() is None
+        for engine in kind.engines(bundle)
+    ]
+    others = [run for run in runs if run != REFERENCE]
     if not others:
         raise InputError(
-            f"the bundle holds {REFERENCE} alone, so there is nothing to compare it with here: "
-            "rwcnet-export --check FIXED MOVING compares it with PyTorch"
+            "the bundle holds fp32 alone, and nothing but ONNX Runtime runs it here, so there is "
+            "nothing to compare: rwcnet-export --check FIXED MOVING compares it with PyTorch"
         )
-    expected = _flow(bundle, REFERENCE, fixed, moving)
+    expected = _flow(bundle, *REFERENCE, fixed, moving)
     largest = np.linalg.norm(expected, axis=0).max()
     yield (
-        f"against {REFERENCE} in ONNX Runtime on the CPU (no PyTorch here), whose largest "
-        f"displacement is {largest:.2f} voxels"
+        f"against fp32 in ONNX Runtime on the CPU (no PyTorch here), whose largest displacement is "
+        f"{largest:.2f} voxels"
     )
-    yield f"{'precision':11}{'mean':9}{'p99':9}{'max':9}(voxels)"
-    for engine in others:
+    yield f"{'backend':18}{'precision':11}{'mean':9}{'p99':9}{'max':9}(voxels)"
+    for backend, engine in others:
+        head = f"{backend:18}{engine:11}"
         try:
-            found = _flow(bundle, engine, fixed, moving)
+            found = _flow(bundle, backend, engine, fixed, moving)
         except (BackendError, BundleError) as error:
-            yield f"{engine:11}not run: {error}"
+            yield f"{head}not run: {error}"
             continue
         mean, p99, most = flow_distance(found, expected)
-        yield f"{engine:11}{mean:<9.4f}{p99:<9.4f}{most:<9.4f}"
+        yield f"{head}{mean:<9.4f}{p99:<9.4f}{most:<9.4f}"
 
 
-def _flow(bundle: Bundle, engine: str, fixed: Path, moving: Path) -> NDArray[np.float32]:
-    flow = register(fixed, moving, engine=engine, bundle=bundle).mapping.flow_vox
+def _flow(
+    bundle: Bundle, backend: str, engine: str, fixed: Path, moving: Path
+) -> NDArray[np.float32]:
+    found = register(fixed, moving, backend=backend, engine=engine, bundle=bundle)
+    flow = found.mapping.flow_vox
     assert flow is not None
     return flow

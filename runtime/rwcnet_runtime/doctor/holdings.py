@@ -27,13 +27,15 @@ def contents(bundle: Bundle) -> Iterator[str]:
 
 
 def precisions(bundle: Bundle) -> Iterator[str]:
-    """Yield a line a backend and precision: whether it loads all stages here."""
+    """Yield a line a backend and precision: whether it takes all stages here, and if not why."""
     for kind in BACKENDS:
-        if kind.missing() is not None:
+        reason = kind.missing()
+        if reason is not None:
+            yield f"{kind.name} does not run here: {reason}"
             continue
         backend = kind()
         # What the bundle holds, and what the backend makes of it.
-        for engine in dict.fromkeys((*bundle.engines, *kind.arithmetic)):
+        for engine in dict.fromkeys((*bundle.engines, *kind.engines(bundle))):
             try:
                 for n in range(len(bundle.manifest.stages)):
                     backend.stage(bundle, n, engine)

@@ -105,13 +105,13 @@ def _run(product: Product, onnx: Path, job: dict[str, Any], limit_s: float) -> d
             f"{program} was not done with {onnx} after {limit_s:g} s and was stopped: give fewer "
             "or smaller sizes, or build on a faster machine"
         ) from error
-    if child.returncode == -getattr(signal, "SIGKILL", 0):
-        raise BackendError(
-            f"{program} was killed while it was at {onnx}, most likely because memory ran out: "
-            "give a smaller --shape, or more memory"
-        )
     if child.returncode < 0:
         name = signal.Signals(-child.returncode).name
+        if name == "SIGKILL":
+            raise BackendError(
+                f"{program} was killed while it was at {onnx}, most likely because memory ran out: "
+                "give a smaller --shape, or more memory"
+            )
         raise BackendError(f"{program} crashed on {onnx} with {name}: try another version of it")
     if child.returncode:
         reason = (child.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -100,11 +100,11 @@ def _network_summary(trt: Any, network: Any) -> dict[str, Any]:
         trt.DataType.BF16: "bf16",
     }
     layers = [network.get_layer(n) for n in range(network.num_layers)]
-    outputs = [layer.get_output(0) for layer in layers]
+    outputs = [layer.get_output(0) for layer in layers]  # None of a loop's trip limit
     return _summary(
         "network",
         # What sizes are computed with is no part of the arithmetic on images.
-        [None if out.is_shape_tensor else precisions.get(out.dtype) for out in outputs],
+        [precisions.get(out.dtype) if out and not out.is_shape_tensor else None for out in outputs],
         [str(layer.type) for layer in layers],
     )
 

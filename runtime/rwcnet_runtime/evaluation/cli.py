@@ -67,12 +67,15 @@ def evaluate(
             outcome = f"failed: {row['error']}" if "error" in row else _brief(row)
             typer.echo(f"{done}/{len(pairs)} {row['case']}: {outcome}", err=True)
 
+        def say(line: str) -> None:
+            typer.echo(line, err=True)
+
         about: dict[str, Any] = {"cases_file": str(cases), "labels_measured": labels or "all"}
         if fields is None:
             registrar = Registrar(
-                bundle, engine=engine or "fp32", backend=backend or AUTO, threads=threads
+                bundle, engine=engine or "fp32", backend=backend or AUTO, threads=threads, say=say
             )
-            typer.echo(f"backend {registrar.backend.name} ({registrar.reason})", err=True)
+            say(f"backend {registrar.backend.name}: {registrar.reason}")
             rows = evaluate_bundle(pairs, registrar, labels=chosen, notice=notice)
             about |= registrar.chosen()
         else:

@@ -7,6 +7,11 @@ from rwcnet_runtime.backends.openvino import OpenVino
 from rwcnet_runtime.errors import BackendError, InputError
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(module, "gpus", list)
+
+
 @pytest.fixture
 def without_openvino(monkeypatch):
     monkeypatch.setattr(OpenVino, "missing", classmethod(lambda cls: "OpenVINO is not installed"))
@@ -15,26 +20,29 @@ def without_openvino(monkeypatch):
 def test_auto_takes_the_fastest_that_computes_in_the_precision_and_says_why():
     backend, reason = choose("auto", "fp32", threads=3)
     assert (backend.name, backend.device, backend.threads) == ("openvino", "cpu", 3)
-    assert reason == "the fastest that works here"
+    assert reason == "the fastest that works here; no NVIDIA GPU"
     backend, reason = choose("auto", "fp16")
     assert backend.name == "onnxruntime"
-    assert reason == "the fastest that works here; openvino does not run fp16 here"
+    assert reason == "the fastest that works here; no NVIDIA GPU; openvino runs fp32 and bf16"
 
 
 def test_auto_without_the_extra_says_what_would_be_faster(without_openvino):
     backend, reason = choose("auto", "fp32")
     assert isinstance(backend, OnnxRuntimeCpu)
-    assert reason == "the fastest that works here; OpenVINO is not installed"
-    with pytest.raises(BackendError, match="nothing here runs bf16: OpenVINO is not installed; on"):
+    assert reason == "the fastest that works here; no NVIDIA GPU; OpenVINO is not installed"
+    with pytest.raises(
+        BackendError,
+        match="nothing here runs bf16: no NVIDIA GPU; OpenVINO",
+    ):
         choose("auto", "bf16")
 
 
 def test_what_is_asked_for_is_taken_or_refused():
     backend, reason = choose("onnxruntime", "fp16")
     assert (backend.name, reason) == ("onnxruntime", "asked for")
-    with pytest.raises(BackendError, match="openvino does not run fp16 here"):
+    with pytest.raises(BackendError, match="openvino runs fp32 and bf16 here, not fp16"):
         choose("openvino", "fp16")
-    with pytest.raises(InputError, match="no backend tpu: choose from auto, openvino"):
+    with pytest.raises(InputError, match="no backend tpu: choose from auto, tensorrt, "):
         choose("tpu", "fp32")
     with pytest.raises(InputError, match="--threads 0 is no number of threads"):
         choose("auto", "fp32", 0)

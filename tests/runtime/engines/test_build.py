@@ -60,7 +60,7 @@ def test_what_the_builder_is_asked_for(install, tmp_path):
         "verbosity": "detailed",
         "timing": None,
         "sizes": {
-            name: [[b, 6 if name == "hidden" else 1, *grid] for b, *grid in sizes]
+            name: [[b, 16 if name == "hidden" else 1, *grid] for b, *grid in sizes]
             for name, sizes in PROFILE.items()
         },
     }
@@ -76,7 +76,7 @@ def test_times_are_kept_from_one_build_to_the_next(install, tmp_path):
 
 
 # Sizes are no layers of a precision, whatever their type.
-NETWORK = ("network", 6, 2, 1, 1, 1)
+NETWORK = ("network", 7, 2, 1, 1, 1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.engines.build import build, parse
 from rwcnet_runtime.engines.products import PRODUCTS
-from rwcnet_runtime.engines.profile import DEFAULT_SHAPES, stage_profile
+from rwcnet_runtime.engines.profile import DEFAULT_SHAPES, chain_profile, stage_profile
 
 (PRODUCT,) = (product for product in PRODUCTS if product.name == "tensorrt-rtx")
 BUNDLE = Bundle.open()
@@ -33,3 +33,11 @@ def test_each_stage_is_parsed_and_built(index, tmp_path):
     # The flow path stays in fp32, all else is low.
     assert 0 < half["fp32_layers"] < full["fp32_layers"]
     assert half["fp16_layers"] > half["fp32_layers"]
+
+
+@pytest.mark.parametrize("name", BUNDLE.chain)
+def test_each_graph_between_stages_is_built(name, tmp_path):
+    plan, profile = tmp_path / "engine.plan", chain_profile(BUNDLE.manifest, name, DEFAULT_SHAPES)
+    summary = build(PRODUCT, BUNDLE.graph_path(name), plan, profile, gpu=False, plugin=False)
+    assert plan.stat().st_size > 10_000
+    assert summary["fp16_layers"] == 0 < summary["fp32_layers"]

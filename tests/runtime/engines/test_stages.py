@@ -41,7 +41,7 @@ def test_an_engine_is_built_once(install, bundle):
     assert built.startswith("fp32/stage1.onnx: engine built in ")
     assert "(not run), tensorrt-rtx 9.9 without a GPU, 0.0 MiB, grids 32x32x32 to 32x32x32" in built
     assert built.endswith(
-        "network of 6 layers, of them 4 floating point: 2 in fp32, 1 in fp16, 1 in bf16; "
+        "network of 7 layers, of them 4 floating point: 2 in fp32, 1 in fp16, 1 in bf16; "
         "1 of the plugin"
     )
     assert found.startswith("fp32/stage1.onnx: engine found in the cache, tensorrt-rtx 9.9")
@@ -157,7 +157,7 @@ def test_the_chain_is_built_for_whole_images(install, bundle):
     # From the half grid of stage 1, whose recurrence lies on a quarter of it.
     assert entering["moving"][1] == [1, 1, 64, 64, 64]
     assert entering["flow"][1] == [1, 3, 32, 32, 32]
-    assert entering["hidden"][1] == [1, 6, 16, 16, 16]
+    assert entering["hidden"][1] == [1, 16, 16, 16, 16]
 
 
 def test_an_engine_is_found_for_the_sizes_it_takes(install, bundle, monkeypatch):

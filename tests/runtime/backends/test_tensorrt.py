@@ -1,0 +1,120 @@
+"""Engines that are run, by stand-ins for TensorRT and CUDA: no GPU was there to run this on."""
+
+import numpy as np
+import pytest
+
+from rwcnet_runtime.backends.choose import choose
+from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from rwcnet_runtime.backends.tensorrt import TensorRt
+from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.cascade import Cascade
+from rwcnet_runtime.devices import Gpu
+from rwcnet_runtime.engines.cache import PlanCache
+from rwcnet_runtime.engines.stages import compile_chain, compile_stages
+from rwcnet_runtime.errors import BackendError
+
+BUNDLE = Bundle.open()
+RNG = np.random.default_rng(0)
+
+
+def images(*shape):
+    return RNG.random((2, 1, 1, *shape), dtype=np.float32)
+
+
+def test_the_cascade_is_that_of_onnx_runtime(running):
+    backend, reason = choose("auto", "fp32")
+    assert (backend.name, backend.device) == ("tensorrt", "cuda:0")
+    assert reason == "the fastest that works here"
+    said = []
+    backend.say = said.append
+    cascade = Cascade(BUNDLE, "fp32", backend)
+    for shape in ((64, 72, 80), (68, 64, 64)):
+        pair = images(*shape)
+        found, _ = cascade.run(*pair)
+        expected, _ = Cascade(BUNDLE, "fp32", OnnxRuntimeCpu()).run(*pair)
+        np.testing.assert_allclose(found, expected, atol=1e-5)  # voxels
+    # Built once each, for all usual sizes.
+    assert len(said) == len(PlanCache().plans()) == 6
+    assert all("engine built in" in line for line in said)
+
+
+def test_an_engine_that_was_compiled_for_the_size_is_taken(running):
+    shape = (32, 40, 24)
+    assert len(compile_stages(BUNDLE, running, [shape], range(3))) == 6  # both precisions
+    compile_chain(BUNDLE, running, [shape])
+    backend = TensorRt()
+    backend.say = pytest.fail  # nothing is built
+    Cascade(BUNDLE, "fp16", backend).run(*images(*shape))
+
+
+def test_an_image_outside_the_usual_sizes_gets_engines_of_its_own(running):
+    backend = TensorRt()
+    Cascade(BUNDLE, "fp32", backend).run(*images(32, 40, 24))
+    (entering,) = (
+        plan
+        for plan in PlanCache().plans()
+        if plan.facts["onnx"] == BUNDLE.manifest.files["enter3.onnx"]
+    )
+    smallest, usual, largest = entering.facts["profile"]["moving"]
+    assert (smallest, usual, largest) == ([1, 32, 40, 24], [1, 32, 40, 24], [1, 256, 256, 256])
+
+
+def test_working_memory_is_shared(running, gpu):
+    backend = TensorRt()
+    first = backend.scratch(1001)
+    assert backend.scratch(500) == first
+    assert backend.scratch(10_000) != first
+
+
+def test_what_fails_is_one_sentence(running):
+    backend = TensorRt()
+    graph = backend.open(BUNDLE, "compose.onnx", "fp32")
+    graph.prepare((64, 64, 64))
+    flow = backend.upload(np.zeros((1, 3, 300, 64, 64), np.float32))
+    with pytest.raises(BackendError, match=r"TensorRT failed on .*300.* of compose.onnx"):
+        graph.run(step=flow, below=flow)
+
+
+def test_a_plan_that_does_not_load_is_named(running):
+    backend = TensorRt()
+    backend.loader = type("Loader", (), {"deserialize_cuda_engine": lambda self, plan: None})()
+    backend.errors.log(1, "made by\nanother version")
+    with pytest.raises(BackendError, match=r"does not load \S+plan \(made by another version\)"):
+        backend.open(BUNDLE, "compose.onnx", "fp32").prepare((64, 64, 64))
+
+
+def test_a_damaged_plan_is_not_loaded(running):
+    backend = TensorRt()
+    backend.open(BUNDLE, "compose.onnx", "fp32").prepare((64, 64, 64))
+    (plan,) = PlanCache().plans()
+    plan.path.write_bytes(plan.path.read_bytes() + b"x")
+    with pytest.raises(BackendError, match="is damaged"):
+        TensorRt().open(BUNDLE, "compose.onnx", "fp32").prepare((64, 64, 64))
+
+
+def test_what_is_not_there_is_said_with_what_to_do(install, monkeypatch, gpu):
+    monkeypatch.setattr("rwcnet_runtime.engines.products.version_of", lambda name: None)
+    with pytest.raises(BackendError, match=r'TensorRT is not .*pip install "rwcnet\[tensorrt\]"'):
+        choose("tensorrt", "fp32")
+
+
+@pytest.mark.parametrize(
+    ("sm", "runs"), [("8.0", False), ("8.6", True), ("8.9", True), ("9.0", False), ("12.0", True)]
+)
+def test_tensorrt_rtx_refuses_the_gpus_of_data_centres(gpu, install, monkeypatch, sm, runs):
+    from rwcnet_runtime.backends import tensorrt
+
+    install("tensorrt-rtx")
+    monkeypatch.setattr(tensorrt, "gpus", lambda: [Gpu("NVIDIA X", sm, "580.1")])
+    reason = tensorrt.TensorRtRtx.missing()
+    assert (reason is None) == runs
+    if not runs:
+        assert "does not run on NVIDIA X" in reason
+        assert "--backend tensorrt" in reason
+
+
+def test_without_a_gpu_it_is_refused(install, monkeypatch):
+    install("tensorrt")
+    monkeypatch.setattr("rwcnet_runtime.backends.cuda.gpus", list)
+    with pytest.raises(BackendError, match="tensorrt needs an NVIDIA GPU, and nvidia-smi names no"):
+        choose("tensorrt", "fp32")
