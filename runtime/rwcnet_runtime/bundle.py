@@ -20,6 +20,7 @@ from rwcnet_runtime.preprocess import FIXED_RANGE, PERCENTILES
 SCHEMA_VERSION = 4
 MANIFEST = "manifest.json"
 DEFAULT = "base"
+REFINEMENT_FEATURES = ("mind", "learned", "both")
 # What other values would mean is not implemented, so they are refused instead of ignored.
 _UNDERSTOOD: dict[str, tuple[Any, ...]] = {
     "reduction": ("average", "nearest"),
@@ -73,6 +74,39 @@ class StageEntry:
 
 
 @dataclass(frozen=True)
+class RefinementEntry:
+    """How a flow is refined, see `rwcnet_runtime.refinement`.
+
+    Attributes
+    ----------
+    features
+        What is compared: "mind", "learned" or "both".
+    steps
+        At most so many; 0 refines only when it is asked for.
+    regularisation
+        Weight of the roughness of the change.
+    rate
+        Adam's learning rate, in voxels of half the image's grid.
+    """
+
+    features: str
+    steps: int
+    regularisation: float
+    rate: float
+
+    def __post_init__(self) -> None:
+        possible = (
+            self.features in REFINEMENT_FEATURES
+            and type(self.steps) is int
+            and self.steps >= 0
+            and 0 <= self.regularisation < math.inf
+            and 0 < self.rate < math.inf
+        )
+        if not possible:
+            raise ValueError(f"a refinement of {self}")
+
+
+@dataclass(frozen=True)
 class Manifest:
     """Contents of ``manifest.json``.
 
@@ -98,6 +132,8 @@ class Manifest:
         ``licence``, ``training_data`` and ``sha256`` of the weights.
     files
         sha256 of every other file, keyed by its path in the folder.
+    refinement
+        What the runtime does after the stages; None where the bundle has no graphs for it.
     """
 
     name: str
@@ -111,6 +147,7 @@ class Manifest:
     op_version: int
     weights: dict[str, str]
     files: dict[str, str]
+    refinement: RefinementEntry | None = None
     schema_version: int = SCHEMA_VERSION
 
     def to_json(self) -> str:
@@ -136,6 +173,8 @@ class Manifest:
                     + "export it again with this version of rwcnet"
                 )
             stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
+            if fields.get("refinement") is not None:
+                fields["refinement"] = RefinementEntry(**fields["refinement"])
             if fields["intensity_range"] is not None:
                 lowest, highest = map(float, fields["intensity_range"])
                 if not (lowest < highest and math.isfinite(highest - lowest)):

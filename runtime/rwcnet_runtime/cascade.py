@@ -10,7 +10,7 @@ import numpy as np
 
 from rwcnet_runtime.backends.interface import Array, Backend, Buffer, Graph
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
-from rwcnet_runtime.bundle import Bundle, StageEntry
+from rwcnet_runtime.bundle import Bundle, Manifest, StageEntry
 from rwcnet_runtime.patches import Patch, at_once, lay_out
 
 Progress = Callable[[str, float], None]
@@ -27,6 +27,11 @@ def downsample(image: Array, factor: int) -> Array:
 def every(image: Array, factor: int) -> Array:
     """Keep every factor-th voxel of (b, c, i, j, k) along each axis, the first one on."""
     return np.ascontiguousarray(image[:, :, ::factor, ::factor, ::factor])
+
+
+def reduction(manifest: Manifest) -> Callable[[Array, int], Array]:
+    """Return how images are brought to coarser grids for the stages of a bundle."""
+    return {"average": downsample, "nearest": every}[manifest.reduction]
 
 
 def run_in_patches(
@@ -86,7 +91,7 @@ class Cascade:
     ) -> None:
         self.entries = bundle.manifest.stages
         self._backend = backend or OnnxRuntimeCpu()
-        self._reduce = {"average": downsample, "nearest": every}[bundle.manifest.reduction]
+        self._reduce = reduction(bundle.manifest)
         everything = range(len(self.entries))
         self._stages = [self._backend.stage(bundle, n, engine) for n in everything]
         self._enter = [
