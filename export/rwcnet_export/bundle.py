@@ -24,6 +24,7 @@ from rwcnet_export.ops.call import DOMAIN, VERSION
 from rwcnet_export.passes.outcome import Outcome
 from rwcnet_export.pipeline import PIPELINE, pipeline_graph
 from rwcnet_export.precision import lower
+from rwcnet_export.refinement import ON_REQUEST, REFINEMENTS, mind_graph, refine_graph
 from rwcnet_ref.config import ModelConfig
 from rwcnet_ref.model import Cascade
 from rwcnet_runtime.bundle import MANIFEST, Bundle, Manifest, StageEntry, sha256
@@ -140,6 +141,9 @@ def write_bundle(
             _save(enter, folder / f"enter{n + 1}.onnx")
     progress("exporting what joins the stages")
     _save(compose_graph(cascade, noted("compose")), folder / "compose.onnx")
+    progress("exporting the refinement")
+    _save(mind_graph(noted("mind")), folder / "mind.onnx")
+    _save(refine_graph(note=partial(outcomes.__setitem__, "refine")), folder / "refine.onnx")
     manifest = Manifest(
         name=cascade.config.name,
         stages=_entries(cascade.config),
@@ -156,6 +160,7 @@ def write_bundle(
             "sha256": weights_sha256(cascade),
         },
         files={},
+        refinement=REFINEMENTS.get(cascade.config.name, ON_REQUEST),
     )
     if all(stage_file(folder, n).is_file() for n in range(len(cascade.config.stages))):
         resample = resample_graph(noted("resample"))

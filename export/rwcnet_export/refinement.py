@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor, nn
 
-from rwcnet_export.graphs import to_onnx, trace_sizes
+from rwcnet_export.graphs import Writer, to_onnx, trace_sizes
 from rwcnet_export.passes import optimise
+from rwcnet_export.passes.outcome import Outcome
 from rwcnet_ref.grid import downsample
 from rwcnet_ref.losses.images import mind_ssc_descriptor
 from rwcnet_ref.refine import RefinementStep
+from rwcnet_runtime.bundle import RefinementEntry
 
 # Of the grid the step is traced on, no axis like another.
 _SIZE = (6, 4, 8)
+
+# What a bundle does by default, by preset: what was measured, see runtime/benchmarks/refinement.py.
+REFINEMENTS = {"base": RefinementEntry("both", steps=20, regularisation=1.5, rate=0.2)}
+ON_REQUEST = RefinementEntry("mind", steps=0, regularisation=1.5, rate=0.2)
 
 
 class HalfMind(nn.Module):
@@ -26,7 +33,7 @@ class HalfMind(nn.Module):
         return downsample(mind_ssc_descriptor(image), 2)
 
 
-def mind_graph() -> onnx.ModelProto:
+def mind_graph(write: Writer = to_onnx) -> onnx.ModelProto:
     """Export `mind.onnx`.
 
     Returns
@@ -37,16 +44,21 @@ def mind_graph() -> onnx.ModelProto:
         neighbours at two voxels, normalised as `mind_ssc_descriptor` says, averaged over 2^3.
     """
     image = torch.rand((2, 1, 12, 8, 16))
-    return to_onnx(HalfMind(), {"image": image}, ("features",), {"image": 2})
+    return write(HalfMind(), {"image": image}, ("features",), {"image": 2})
 
 
-def refine_graph(dtype: torch.dtype = torch.float32) -> onnx.ModelProto:
+def refine_graph(
+    dtype: torch.dtype = torch.float32,
+    note: Callable[[list[Outcome]], None] = lambda outcomes: None,
+) -> onnx.ModelProto:
     """Export `refine.onnx`.
 
     Parameters
     ----------
     dtype
         Of all inputs and outputs; float64 is for tests.
+    note
+        Told what each pass did.
 
     Returns
     -------
@@ -72,6 +84,7 @@ def refine_graph(dtype: torch.dtype = torch.float32) -> onnx.ModelProto:
     inputs = {name: torch.ones(shape, dtype=dtype) for name, (shape, _) in like.items()}
     shapes = [dynamic for _, dynamic in like.values()]
     outputs = ("change_out", "mean_out", "square_out", "loss")
-    model, _ = optimise(trace_sizes(RefinementStep(), inputs, outputs, shapes))
+    model, outcomes = optimise(trace_sizes(RefinementStep(), inputs, outputs, shapes))
+    note(outcomes)
     onnx.checker.check_model(model, full_check=True)
     return model

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import TaskID
 
 from rwcnet_runtime.backends.choose import AUTO, NAMES
+from rwcnet_runtime.bundle import REFINEMENT_FEATURES
 from rwcnet_runtime.commands import one_sentence_errors, progress_bars
 from rwcnet_runtime.registration import OUTPUTS, Registration, register
 from rwcnet_runtime.writing import check_output
@@ -31,9 +32,10 @@ def run_with_progress(
         tasks: dict[str, TaskID] = {}
 
         def show(part: str, share: float) -> None:
-            if part not in tasks:
-                tasks[part] = bars.add_task(part, total=1.0)
-            bars.update(tasks[part], completed=share)
+            name = part.partition(",")[0]
+            if name not in tasks:
+                tasks[name] = bars.add_task(part, total=1.0)
+            bars.update(tasks[name], description=part, completed=share)
 
         return register(fixed, moving, progress=show, say=bars.console.print, **options)  # type: ignore[arg-type]
 
@@ -47,6 +49,7 @@ def describe(registration: Registration) -> str:
             f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
             f"{report['threads']} threads",
             f"backend {report['backend']}: {report['backend_chosen']}",
+            *_refinement(report),
             *(
                 f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
                 for name, values in report["similarity"].items()
@@ -58,6 +61,19 @@ def describe(registration: Registration) -> str:
             f"time                {sum(report['seconds'].values()):.1f} s",
         ]
     )
+
+
+def _refinement(report: dict[str, Any]) -> list[str]:
+    losses = report["refinement_losses"]
+    if not losses:
+        return []
+    features = {"both": "MIND-SSC and learned features", "mind": "MIND-SSC"}.get(
+        report["refinement"]["features"], "learned features"
+    )
+    return [
+        f"refinement          {len(losses)} steps on {features}, loss {losses[0]:.4f} -> "
+        f"{losses[-1]:.4f}"
+    ]
 
 
 @infer_app.command()
@@ -73,6 +89,17 @@ def infer(
         typer.Option(help=f"What runs it: {', '.join(NAMES)}; {AUTO} is the fastest here."),
     ] = AUTO,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(help="Steps of refinement, at most; 0: none. Default: the bundle's."),
+    ] = None,
+    refine_features: Annotated[
+        str | None,
+        typer.Option(help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}."),
+    ] = None,
+    fixed_mask: Annotated[
+        Path | None, typer.Option(help="Mask on FIXED's grid: where the refinement compares.")
+    ] = None,
     initial_transform: Annotated[
         Path | None,
         typer.Option(help="ITK transform (LPS mm, fixed to moving points) to start from."),
@@ -90,7 +117,10 @@ def infer(
             engine=engine,
             backend=backend,
             threads=threads,
+            refine=refine,
+            refine_features=refine_features,
             initial_transform=initial_transform,
+            fixed_mask=fixed_mask,
             bundle=bundle,
         )
         paths = registration.save(output)

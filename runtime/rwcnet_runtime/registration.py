@@ -7,7 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +20,19 @@ from rwcnet_runtime.backends.choose import AUTO, choose
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Cascade, Progress
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.geometry import jacobian_determinant
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.metrics import correlation, mutual_information
 from rwcnet_runtime.preprocess import Padding, normalise
-from rwcnet_runtime.volumes import Volume, read_volume, write_displacement, write_volume
+from rwcnet_runtime.refinement import Refiner, choose_refinement, refinement_backend
+from rwcnet_runtime.volumes import (
+    Volume,
+    read_labels,
+    read_volume,
+    write_displacement,
+    write_volume,
+)
 from rwcnet_runtime.writing import all_or_none, check_output
 
 WARPED, DISPLACEMENT, REPORT = "warped.nii.gz", "displacement.nii.gz", "registration.json"
@@ -125,6 +133,10 @@ class Registrar:
         works here.
     threads
         CPU threads; all cores of the process by default.
+    refine
+        Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
+    refine_features
+        What it compares: "mind", "learned" or "both"; by default the bundle says.
     say
         Called with one line before something that takes long, as building an engine.
 
@@ -134,13 +146,15 @@ class Registrar:
         What was taken.
     reason : str
         Why.
+    refinement : RefinementEntry, optional
+        How flows are refined; none is not at all.
     seconds : float
         What opening took.
 
     Raises
     ------
     InputError
-        If there is no such backend or number of threads.
+        If there is no such backend, features, or number of threads or steps.
     BundleError
         If the bundle is missing or damaged.
     BackendError
@@ -154,6 +168,8 @@ class Registrar:
         engine: str = "fp32",
         backend: str = AUTO,
         threads: int | None = None,
+        refine: int | None = None,
+        refine_features: str | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         start = time.perf_counter()
@@ -161,6 +177,11 @@ class Registrar:
         self.backend, self.reason = choose(backend, engine, threads)
         self.backend.say = say
         self._cascade = Cascade(self.bundle, engine, self.backend)
+        self.refinement = choose_refinement(self.bundle, refine, refine_features)
+        self._refiner: Refiner | None = None
+        if self.refinement is not None:
+            refining = refinement_backend(self.backend)
+            self._refiner = Refiner(self.bundle, self.refinement, refining)
         self.seconds = time.perf_counter() - start
 
     def chosen(self) -> dict[str, Any]:
@@ -172,6 +193,7 @@ class Registrar:
             "backend_chosen": self.reason,
             "device": self.backend.device,
             "threads": self.backend.threads,
+            "refinement": None if self.refinement is None else asdict(self.refinement),
             "bundle": {
                 "name": self.bundle.manifest.name,
                 "sha256": self.bundle.sha256,
@@ -179,12 +201,32 @@ class Registrar:
             },
         }
 
+    def _counts(self, fixed: Volume, mask: str | Path | None) -> NDArray[np.float32]:
+        """Return where the refinement compares, 0 or 1 on the fixed grid."""
+        if mask is None:
+            return np.ones(fixed.grid.shape, np.float32)
+        if self._refiner is None:
+            raise InputError(
+                "--fixed-mask says where the refinement compares, and nothing is refined: give "
+                "--refine, or leave it out"
+            )
+        found = read_labels(Path(mask))
+        if not is_same_grid(found.grid, fixed.grid):
+            raise InputError(
+                f"{mask} does not lie on the grid of {fixed.path}: resample it by nearest neighbour"
+            )
+        if not found.data.any():
+            raise InputError(f"{mask} is empty: give a mask with the anatomy inside")
+        counts: NDArray[np.float32] = (found.data != 0).astype(np.float32)
+        return counts
+
     def register(
         self,
         fixed: str | Path,
         moving: str | Path,
         *,
         initial_transform: str | Path | None = None,
+        fixed_mask: str | Path | None = None,
         progress: Progress = lambda part, share: None,
     ) -> Registration:
         """Align a moving image with a fixed one.
@@ -196,6 +238,9 @@ class Registrar:
             images that do not roughly overlap need an initial transform.
         initial_transform
             ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
+        fixed_mask
+            File on the fixed image's grid: the refinement compares where it is not 0. The network
+            sees the whole image.
         progress
             Called with the name of a stage and the share of it that is done.
 
@@ -219,6 +264,7 @@ class Registrar:
                 if initial_transform is None
                 else read_initial_transform(Path(initial_transform))
             )
+            counts = self._counts(still, fixed_mask)
         with clock("prepare"):
             start = Mapping(still.grid, other.grid, initial)
             if not start.inside().any():
@@ -233,6 +279,11 @@ class Registrar:
             images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]
         flow, seconds = self._cascade.run(images[0], images[1], progress)
         clock.seconds |= seconds
+        losses: list[float] = []
+        if self._refiner is not None:
+            with clock("refine"):
+                weight = padding.apply(counts)[None, None]
+                flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
         with clock("warp"):
             mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
             warped = mapping.resample(other.data)
@@ -260,7 +311,9 @@ class Registrar:
             "fixed": str(still.path),
             "moving": str(other.path),
             "initial_transform": None if initial_transform is None else str(initial_transform),
+            "fixed_mask": None if fixed_mask is None else str(fixed_mask),
             **self.chosen(),
+            "refinement_losses": [round(loss, 6) for loss in losses],
             "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
             **findings,
             "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
@@ -277,15 +330,30 @@ def register(
     engine: str = "fp32",
     backend: str = AUTO,
     threads: int | None = None,
+    refine: int | None = None,
+    refine_features: str | None = None,
     initial_transform: str | Path | None = None,
+    fixed_mask: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     progress: Progress = lambda part, share: None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Registration:
     """Align one pair: `Registrar` and its `register` in one, with their parameters and errors."""
-    registrar = Registrar(bundle, engine=engine, backend=backend, threads=threads, say=say)
+    registrar = Registrar(
+        bundle,
+        engine=engine,
+        backend=backend,
+        threads=threads,
+        refine=refine,
+        refine_features=refine_features,
+        say=say,
+    )
     found = registrar.register(
-        fixed, moving, initial_transform=initial_transform, progress=progress
+        fixed,
+        moving,
+        initial_transform=initial_transform,
+        fixed_mask=fixed_mask,
+        progress=progress,
     )
     found.report["seconds"] = {"load": round(registrar.seconds, 3)} | found.report["seconds"]
     return found

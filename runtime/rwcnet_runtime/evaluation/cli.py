@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rwcnet_runtime.backends.choose import AUTO, NAMES
+from rwcnet_runtime.bundle import REFINEMENT_FEATURES
 from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import read_cases
@@ -40,6 +41,14 @@ def evaluate(
         str | None, typer.Option(help=f"What runs it: {', '.join(NAMES)}. Default: {AUTO}.")
     ] = None,
     threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
+    refine: Annotated[
+        int | None,
+        typer.Option(help="Steps of refinement, at most; 0: none. Default: the bundle's."),
+    ] = None,
+    refine_features: Annotated[
+        str | None,
+        typer.Option(help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}."),
+    ] = None,
     fields: Annotated[
         Path | None,
         typer.Option(help="Folder of displacement fields to measure instead of a bundle."),
@@ -56,9 +65,11 @@ def evaluate(
         pairs = read_cases(cases, data)
         chosen = any_label if labels is None else _labels(labels)
         check_output(output, OUTPUTS, cases)
-        if fields is not None and any(x is not None for x in (bundle, engine, backend, threads)):
+        of_bundle = (bundle, engine, backend, threads, refine, refine_features)
+        if fields is not None and any(x is not None for x in of_bundle):
             raise InputError(
-                "--fields excludes --bundle, --engine, --backend and --threads: measure one."
+                "--fields excludes --bundle, --engine, --backend, --threads and --refine: measure "
+                "one."
             )
         if fields is None and convention is not None:
             raise InputError("--convention is about --fields; give their folder, or leave it out.")
@@ -73,7 +84,13 @@ def evaluate(
         about: dict[str, Any] = {"cases_file": str(cases), "labels_measured": labels or "all"}
         if fields is None:
             registrar = Registrar(
-                bundle, engine=engine or "fp32", backend=backend or AUTO, threads=threads, say=say
+                bundle,
+                engine=engine or "fp32",
+                backend=backend or AUTO,
+                threads=threads,
+                refine=refine,
+                refine_features=refine_features,
+                say=say,
             )
             say(f"backend {registrar.backend.name}: {registrar.reason}")
             rows = evaluate_bundle(pairs, registrar, labels=chosen, notice=notice)
