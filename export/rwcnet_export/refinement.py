@@ -21,7 +21,7 @@ from rwcnet_runtime.bundle import RefinementEntry
 _SIZE = (6, 4, 8)
 
 # What a bundle does by default, by preset: what was measured, see runtime/benchmarks/refinement.py.
-REFINEMENTS = {"base": RefinementEntry("both", steps=20, regularisation=1.5, rate=0.2)}
+REFINEMENTS = {"base": RefinementEntry("mind", steps=20, regularisation=1.5, rate=0.2)}
 ON_REQUEST = RefinementEntry("mind", steps=0, regularisation=1.5, rate=0.2)
 
 
