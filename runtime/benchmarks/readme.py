@@ -98,6 +98,34 @@ def peers(report: Row) -> list[Sequence[str]]:
     return lines
 
 
+def refinement(report: Row) -> list[Sequence[str]]:
+    """Return a line for each measure of each data set, with a column for each kind of features."""
+    kinds = {"none": "not refined", "mind": "`mind`", "learned": "`learned`", "both": "`both`"}
+    lines: list[Sequence[str]] = [("data (cases)", "measure", *kinds.values())]
+    measures = {
+        "dice_after": ("Dice", ".3f"),
+        "tre_mm_after": ("TRE, mm", ".2f"),
+        "folded_percent": ("folded voxels, %", ".3f"),
+        "seconds": ("time, s", ".1f"),
+    }
+    for name, title in DATA_SETS.items():
+        results = report["results"].get(name)
+        if results is None:
+            continue
+        cases = {kind: results[kind]["cases"] for kind in kinds}
+        title = f"{title} ({len(cases['none'])})"
+        for measure, (head, digits) in measures.items():
+            if not any(measure in row for row in cases["mind"]):
+                continue
+            cells = [
+                format(mean_of(rows, measure), digits) if measure in rows[0] else ""
+                for rows in cases.values()
+            ]
+            lines.append((title, head, *cells))
+            title = ""
+    return lines
+
+
 def known_displacement(report: Row) -> list[Sequence[str]]:
     """Return one line an image and change of contrast."""
     return [
@@ -211,6 +239,7 @@ def graph_passes(report: Row) -> list[Sequence[str]]:
 # Marker, where it stands, newest of which results, how they become a table.
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
+    ("refinement", "README.md", "*-refinement*.json", refinement),
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
     ("precisions", "export/README.md", "*-precisions.json", precisions),

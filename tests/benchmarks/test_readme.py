@@ -68,3 +68,14 @@ def test_a_table_goes_between_its_markers_again_and_again():
     assert readme.fill(once, "x", "| 2 |") == once.replace("1", "2")
     with pytest.raises(ValueError, match="0 places"):
         readme.fill(text, "y", "")
+
+
+def test_kinds_of_features_stand_side_by_side():
+    refined = {"case": "a", "tre_mm_after": 1.5, "folded_percent": 0.1, "seconds": 2.0}
+    plain = {"case": "a", "tre_mm_after": 2.0, "folded_percent": 0.0}
+    kinds = {name: {"cases": [refined]} for name in ("mind", "learned", "both")}
+    report = {"results": {"lung_ct": {"none": {"cases": [plain]}, **kinds}}}
+    _, error, folded, time = readme.refinement(report)
+    assert error == ("lung CT, two visits (1)", "TRE, mm", "2.00", "1.50", "1.50", "1.50")
+    assert folded[1:3] == ("folded voxels, %", "0.000")
+    assert time[1:4] == ("time, s", "", "2.0")

@@ -5,7 +5,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rwcnet_ref.losses.images import mind_ssc_descriptor
 from rwcnet_ref.refine import RefinementStep, refinement_loss, smooth
+from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
+from rwcnet_runtime.bundle import Bundle, RefinementEntry
+from rwcnet_runtime.refinement import Refiner
 
 SIZE = (9, 11, 8)  # no axis like another
 # Half the points lie on the wrong side of a border, and none on one, where a slope has two values.
@@ -100,3 +104,36 @@ def test_regularised_is_the_change_and_not_the_flow() -> None:
     _, same, same_loss = _step(inputs, regularisation=100.0)
     torch.testing.assert_close(same, gradient, rtol=0, atol=0)
     assert same_loss.item() == loss.item()
+
+
+def test_the_runtime_takes_these_steps() -> None:
+    """From images to flow: features, the grid halved and doubled, and the count of steps."""
+    settings = RefinementEntry("mind", steps=10, regularisation=1.3, rate=0.2)
+    fixed, moving = (
+        F.avg_pool3d(_random(1, 1, 24, 28, 20, seed=seed, dtype=torch.float32), 5, 1, 2)
+        for seed in (1, 2)
+    )
+    start = 3 * F.avg_pool3d(_random(1, 3, 24, 28, 20, seed=3, dtype=torch.float32), 5, 1, 2)
+    weight = torch.ones(1, 1, 24, 28, 20)
+    refiner = Refiner(Bundle.open(), settings, OnnxRuntimeCpu(1))
+    found, losses = refiner.run(*(x.numpy() for x in (start, fixed, moving, weight)))
+
+    pair = {
+        "start": F.avg_pool3d(start, 2) / 2,
+        "fixed": F.avg_pool3d(mind_ssc_descriptor(fixed), 2),
+        "moving": F.avg_pool3d(mind_ssc_descriptor(moving), 2),
+        "weight": F.avg_pool3d(weight, 2),
+    }
+    change = torch.zeros_like(pair["start"]).requires_grad_(True)
+    adam = torch.optim.Adam([change], lr=settings.rate)
+    for _ in range(settings.steps):
+        adam.zero_grad()
+        loss = refinement_loss(change, **pair, regularisation=settings.regularisation)
+        loss.backward()
+        adam.step()
+    added = F.interpolate(smooth(change.detach()), scale_factor=2.0, mode="trilinear")
+    assert losses[-1] == pytest.approx(loss.item(), rel=1e-3)
+    assert added.abs().max() > 0.2  # or the comparison would mean little
+    torch.testing.assert_close(
+        torch.from_numpy(found), start + 2 * added, rtol=0, atol=0.01
+    )  # voxels

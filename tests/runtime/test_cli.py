@@ -75,6 +75,9 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(tmp_path, good, kind, sa
         ("--engine", "fp64", "fp32"),
         ("--initial-transform", "nowhere.tfm", "nowhere.tfm"),
         ("--bundle", "nowhere", "nowhere"),
+        ("--refine", "-3", "give 0 or more"),
+        ("--refine-features", "intensity", "mind, learned, both"),
+        ("--fixed-mask", "nowhere.nii", "nowhere.nii"),
     ],
 )
 def test_bad_options_are_named(tmp_path, good, option, value, says):

@@ -170,6 +170,50 @@ def test_onnx_runtime_and_openvino_find_the_same_displacement(pair, registration
     assert difference < 5e-3  # mm
 
 
+@pytest.fixture
+def small_pair(brain, tmp_path):
+    small = nib.Nifti1Image(np.asarray(brain.dataobj)[20:55, 20:63, 20:51], brain.affine)
+    return [
+        save(small, tmp_path / name, shift=shift)
+        for name, shift in (("fixed.nii", (0, 0, 0)), ("moving.nii", SHIFT_MM))
+    ]
+
+
+def test_the_report_says_how_it_was_refined(small_pair):
+    steps = {"refine": 3, "refine_features": "both"}
+    plain, refined = register(*small_pair, refine=0), register(*small_pair, **steps)
+    assert plain.report["refinement"] is None
+    assert plain.report["refinement_losses"] == []
+    assert refined.report["refinement"]["features"] == "both"
+    assert refined.report["refinement"]["steps"] == len(refined.report["refinement_losses"]) == 3
+    assert "refine" in refined.report["seconds"]
+    assert np.abs(refined.displacement_mm - plain.displacement_mm).max() > 0.1  # mm
+
+
+def test_a_mask_of_everything_changes_nothing(small_pair, tmp_path):
+    image = nib.load(small_pair[0])
+    mask = tmp_path / "mask.nii"
+    nib.save(nib.Nifti1Image(np.ones(image.shape, np.uint8), image.affine), mask)
+    plain, masked = register(*small_pair), register(*small_pair, fixed_mask=mask)
+    np.testing.assert_array_equal(masked.displacement_mm, plain.displacement_mm)
+    assert masked.report["fixed_mask"] == str(mask)
+
+
+@pytest.mark.parametrize(
+    ("size", "value", "refine", "says"),
+    [
+        ((35, 43, 31), 0, None, "is empty: give a mask with the anatomy inside"),
+        ((35, 43, 30), 1, None, "does not lie on the grid of"),
+        ((35, 43, 31), 1, 0, "nothing is refined: give --refine"),
+    ],
+)
+def test_a_mask_that_cannot_be_used_is_refused(small_pair, tmp_path, size, value, refine, says):
+    mask = nib.Nifti1Image(np.full(size, value, np.uint8), nib.load(small_pair[0]).affine)
+    nib.save(mask, tmp_path / "mask.nii")
+    with pytest.raises(InputError, match=says):
+        register(*small_pair, fixed_mask=tmp_path / "mask.nii", refine=refine)
+
+
 def test_a_second_pair_of_another_size_works(brain, tmp_path):
     small = nib.Nifti1Image(np.asarray(brain.dataobj)[20:55, 20:63, 20:51], brain.affine)
     found = register(save(small, tmp_path / "a.nii"), save(small, tmp_path / "b.nii", "LPS"))
