@@ -25,7 +25,8 @@ from rwcnet_runtime.geometry import jacobian_determinant
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.metrics import correlation, mutual_information
 from rwcnet_runtime.preprocess import Padding, normalise
-from rwcnet_runtime.refinement import Refiner, choose_refinement, refinement_backend
+from rwcnet_runtime.refinement import Refiner
+from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
 from rwcnet_runtime.volumes import (
     Volume,
     read_labels,

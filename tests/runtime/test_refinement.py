@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.bundle import Bundle, RefinementEntry
-from rwcnet_runtime.errors import BundleError, InputError
-from rwcnet_runtime.refinement import Refiner, choose_refinement, lift
+from rwcnet_runtime.errors import BundleError
+from rwcnet_runtime.refinement import Refiner, lift
 
 SHAPE = (32, 40, 36)
 SETTINGS = RefinementEntry("mind", steps=60, regularisation=1.0, rate=0.3)
@@ -113,29 +113,6 @@ def test_lifting_smooths_and_doubles() -> None:
     expected = np.broadcast_to(2 * (np.arange(8, 14) - 0.5) / 2, inner[1].shape)
     np.testing.assert_allclose(inner[1], expected, rtol=0, atol=1e-5)
     assert not lifted[0, 2].any()
-
-
-def test_the_bundle_says_how_unless_told_otherwise(bundle: Bundle) -> None:
-    default = bundle.manifest.refinement
-    assert default is not None
-    assert choose_refinement(bundle) == default
-    assert choose_refinement(bundle, 7, "learned") == replace(default, steps=7, features="learned")
-    assert choose_refinement(bundle, 0) is None
-    on_request = replace(bundle.manifest, refinement=replace(default, steps=0))
-    assert choose_refinement(replace(bundle, manifest=on_request)) is None
-
-
-def test_what_cannot_be_chosen_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(InputError, match=r"--refine -1 is no number of steps: give 0 or more"):
-        choose_refinement(bundle, -1)
-    with pytest.raises(InputError, match="choose from mind, learned, both"):
-        choose_refinement(bundle, 5, "intensity")
-    with pytest.raises(InputError, match="--refine-features is about steps"):
-        choose_refinement(bundle, 0, "mind")
-    older = replace(bundle, manifest=replace(bundle.manifest, refinement=None))
-    assert choose_refinement(older) is None
-    with pytest.raises(BundleError, match="cannot refine: export it again"):
-        choose_refinement(older, 5)
 
 
 def test_learned_features_on_another_grid_are_refused(bundle: Bundle) -> None:
