@@ -123,6 +123,33 @@ def test_a_range_that_is_none_is_refused(wrong):
         Manifest.from_json(fixed.to_json())
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"features": "intensity"},
+        {"steps": -1},
+        {"steps": 2.5},
+        {"regularisation": float("inf")},
+        {"rate": 0},
+        {"unknown": 1},
+    ],
+    ids=str,
+)
+def test_a_refinement_that_is_none_is_refused(copy, wrong):
+    fields = json.loads((copy / MANIFEST).read_text())
+    fields["refinement"] |= wrong
+    (copy / MANIFEST).write_text(json.dumps(fields))
+    with pytest.raises(BundleError, match=MANIFEST):
+        Bundle.open(copy)
+
+
+def test_a_bundle_from_before_there_was_refinement_is_read(copy):
+    fields = json.loads((copy / MANIFEST).read_text())
+    del fields["refinement"]
+    (copy / MANIFEST).write_text(json.dumps(fields))
+    assert Bundle.open(copy).manifest.refinement is None
+
+
 def test_a_graph_the_manifest_does_not_list_is_not_given_out(copy):
     (copy / "other.onnx").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"other\.onnx"):
