@@ -1,11 +1,13 @@
-"""What the refinement gains with which features, and what one of its steps takes beside a peer's.
+"""What the refinement gains with which features, or what one of its steps takes beside a peer's.
 
     python runtime/benchmarks/refinement.py runtime/benchmarks/cases/*.csv \
         -o runtime/benchmarks/results/DATE-refinement.json
+    python runtime/benchmarks/refinement.py -o runtime/benchmarks/results/DATE-refinement-step.json
 
 Every case is registered once without refinement, and that flow is refined with each kind of
-features and the bundle's own settings. Then a step is timed at 160 x 192 x 224 beside a step of
-ConvexAdam's Adam part, on the same grid with as many features (12) and threads. Data are read from
+features and the bundle's own settings. Without cases, a step is timed at 160 x 192 x 224 beside a
+step of ConvexAdam's Adam part, on the same grid with as many features (12) and threads, on a
+machine that should have nothing else to do. Data are read from
 ``RWCNET_DATA`` (by default ``../shared/data``); ConvexAdam's environment is made below ``--work``.
 Linux only.
 """
@@ -116,7 +118,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", type=Path, nargs="*", help="cases files; none: the step alone")
+    parser.add_argument("cases", type=Path, nargs="*", help="cases files; none: time a step")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON to write")
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="%(default)s")
     parser.add_argument("--threads", type=int, default=1, help="%(default)s")
@@ -125,37 +127,34 @@ def main() -> None:
     registrar = Registrar(backend="onnxruntime", threads=options.threads, refine=0)
     settings = registrar.bundle.manifest.refinement
     assert settings is not None
-    launcher = Launcher(options.work / "environments", options.threads)
-    say("steps")
-    # First, while this process holds nothing else.
-    steps = {
-        "size": SIZE,
-        "features": MIND_CHANNELS,
-        "rwcnet": time_step(registrar.bundle, options.threads),
-        "convexadam": launcher.run("convexadam", "run_adam_steps.py", {"size": SIZE}),
+    report: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "environment": environment() | {"threads": options.threads},
+        "bundle_sha256": registrar.bundle.sha256,
+        "settings": asdict(settings),
+        "results": {},
     }
+    if not options.cases:
+        launcher = Launcher(options.work / "environments", options.threads)
+        report["step"] = {
+            "size": SIZE,
+            "features": MIND_CHANNELS,
+            "rwcnet": time_step(registrar.bundle, options.threads),
+            "convexadam": launcher.run("convexadam", "run_adam_steps.py", {"size": SIZE}),
+        }
     backend = OnnxRuntimeCpu(options.threads)
     refiners = {
         features: Refiner(registrar.bundle, replace(settings, features=features), backend)
         for features in REFINEMENT_FEATURES
     }
-    results = {}
     for path in options.cases:
         rows: Rows = {name: [] for name in ("none", *refiners)}
         for case in read_cases(path, DATA)[: options.pairs]:
             say(f"{path.stem}: {case.name}")
             measure_case(case, registrar, refiners, rows)
-        results[path.stem] = {
+        report["results"][path.stem] = {
             name: {"summary": summarise(found), "cases": found} for name, found in rows.items()
         }
-    report = {
-        "command": " ".join(["python", *sys.argv]),
-        "environment": environment() | {"threads": options.threads},
-        "bundle_sha256": registrar.bundle.sha256,
-        "settings": asdict(settings),
-        "steps": steps,
-        "results": results,
-    }
     options.output.write_text(json.dumps(jsonable(report, digits=4), allow_nan=False) + "\n")
 
 

@@ -62,8 +62,9 @@ def test_all_stages(export_result: tuple[Result, Path], exported: Path) -> None:
     ]
     assert len({tuple(row[2:-3]) for row in rows}) == 6  # two sizes a stage
     assert all(float(row[-1]) <= 1e-3 for row in rows)
-    # Three stages, three encoders, two ways between stages, composition, resampling.
-    assert lines[13] == "passes over 10 graphs:"
+    # Three stages, three encoders, two ways between stages, composition, resampling, and the
+    # refinement's features and step.
+    assert lines[13] == "passes over 12 graphs:"
     names = [line.split(":")[0].strip() for line in lines[14:18]]
     assert names == [
         "gate convolutions merged",
@@ -78,6 +79,7 @@ def test_all_stages(export_result: tuple[Result, Path], exported: Path) -> None:
     assert result.stderr.splitlines() == [
         *(f"exporting stage {n}" for n in (1, 2, 3)),
         "exporting what joins the stages",
+        "exporting the refinement",
         *(f"comparing stage {n} with torch" for n in (1, 2, 3)),
     ]
     assert [path.name for path in exported.parent.iterdir()] == ["bundle"]
@@ -130,7 +132,8 @@ def test_one_stage_compared_on_images(
     assert "fp16 not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert "fp32 not yet usable: export stage 1, 2 into the same folder" in result.stdout
     assert Bundle.open(folder).manifest.files.keys() == {
-        "fp32/stage3.onnx", "fp16/stage3.onnx", "features3.onnx", "enter3.onnx", "compose.onnx"
+        "fp32/stage3.onnx", "fp16/stage3.onnx", "features3.onnx", "enter3.onnx", "compose.onnx",
+        "mind.onnx", "refine.onnx",
     }  # fmt: skip
 
 

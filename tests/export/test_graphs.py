@@ -23,6 +23,8 @@ FILES = [
     *(f"features{n}.onnx" for n in (1, 2, 3)),
     *(f"enter{n}.onnx" for n in (2, 3)),
     "compose.onnx",
+    "mind.onnx",
+    "refine.onnx",
     "pipeline.onnx",
 ]
 
