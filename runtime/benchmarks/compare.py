@@ -20,6 +20,7 @@ import sys
 import tempfile
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,8 @@ from peer_runs.environments import Launcher, make_environment
 from peer_runs.methods import METHODS, Method, Pair
 
 from rwcnet_runtime import Bundle, RwcnetError, read_volume
-from rwcnet_runtime.backends.choose import choose
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
+from rwcnet_runtime.backends.openvino import CompiledGraph
 from rwcnet_runtime.evaluation import Case, evaluate_fields, read_cases
 from rwcnet_runtime.evaluation.summary import environment, jsonable
 from rwcnet_runtime.mapping import read_initial_transform
@@ -122,11 +124,11 @@ def growth(launcher: Launcher) -> list[Row]:
 def arithmetic(threads: int) -> Row:
     """Return how much the network computes, and what the machine does at most, by backend."""
     say("arithmetic")
-    peaks = {}
-    for name, settings in BACKENDS.items():
-        if settings["engine"] != "fp16":
-            backend, _ = choose(settings["backend"], settings["engine"], threads)
-            peaks[name] = peak(backend, settings["engine"])
+    peaks = {
+        "onnxruntime fp32": peak(partial(Session, threads=threads)),
+        "openvino fp32": peak(partial(CompiledGraph, engine="fp32", threads=threads)),
+        "openvino bf16": peak(partial(CompiledGraph, engine="bf16", threads=threads)),
+    }
     return {"size": SIZE, "flop": cascade_flops(Bundle.open(), SIZE), "peak_flops": peaks}
 
 

@@ -7,15 +7,17 @@ import math
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime as ort
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from rwcnet_runtime import Bundle
-from rwcnet_runtime.backends.interface import Backend
+from rwcnet_runtime.backends.interface import Graph
 from rwcnet_runtime.bundle import Manifest
 from rwcnet_runtime.engines.profile import stage_profile
 from rwcnet_runtime.patches import lay_out
@@ -66,7 +68,7 @@ def cascade_flops(bundle: Bundle, shape: tuple[int, int, int]) -> dict[str, floa
     return found
 
 
-def peak(backend: Backend, engine: str = "fp32") -> float:
+def peak(open_graph: Callable[[Path], Graph]) -> float:
     """Return the operations a second of a 3^3 convolution of 32 channels on 64^3 voxels."""
     weight = np.random.default_rng(0).random((CHANNELS, CHANNELS, 3, 3, 3), dtype=np.float32)
     shape = ["b", CHANNELS, "i", "j", "k"]
@@ -79,26 +81,16 @@ def peak(backend: Backend, engine: str = "fp32") -> float:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     with tempfile.TemporaryDirectory() as folder:
-        onnx.save(model, Path(folder) / "convolution.onnx")
-        bundle = _Single(Path(folder))
-        session = backend.open(bundle, "convolution.onnx", engine)  # type: ignore[arg-type]
+        path = Path(folder) / "convolution.onnx"
+        onnx.save(model, path)
+        opened = open_graph(path)
     image = np.random.default_rng(1).random((1, CHANNELS, EDGE, EDGE, EDGE), dtype=np.float32)
-    session.run(image=image)
-    seconds = statistics.median(_timed(session.run, image) for _ in range(ROUNDS))
+    opened.run(image=image)
+    seconds = statistics.median(_timed(opened, image) for _ in range(ROUNDS))
     return 2 * CHANNELS * CHANNELS * 27 * EDGE**3 / seconds
 
 
-class _Single:
-    """A folder of graphs that is no bundle."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def graph_path(self, name: str) -> Path:
-        return self.folder / name
-
-
-def _timed(run: object, image: np.ndarray) -> float:
+def _timed(graph: Graph, image: NDArray[np.float32]) -> float:
     start = time.perf_counter()
-    run(image=image)  # type: ignore[operator]
+    graph.run(image=image)
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Write the figures of the newest results into the READMEs, between their markers.
+"""Write the figures of the newest results into the READMEs, between their markers, and a picture.
 
 python runtime/benchmarks/readme.py
 """
@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import comparison
 import numpy as np
 
 RESULTS = Path(__file__).parent / "results"
@@ -240,6 +241,9 @@ def graph_passes(report: Row) -> list[Sequence[str]]:
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
     ("refinement", "README.md", "*-refinement*.json", refinement),
+    ("comparison", "README.md", "*-compare.json", comparison.methods),
+    ("growth", "README.md", "*-compare.json", comparison.growth),
+    ("arithmetic", "README.md", "*-compare.json", comparison.arithmetic),
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
     ("precisions", "export/README.md", "*-precisions.json", precisions),
@@ -297,6 +301,7 @@ def main() -> None:
         texts[file] = fill(texts.get(file) or file.read_text(), name, block)
     for file, text in texts.items():
         file.write_text(text)
+    comparison.redraw(newest("*-compare.json")[-1], ROOT / "docs/accuracy-over-time.png")
 
 
 if __name__ == "__main__":

@@ -166,4 +166,5 @@ class Cascade:
         for done, count, joined in run_in_patches(self._backend, run, inputs, patches):
             results = joined
             progress(done / count)
+        graph.rest()
         return results

@@ -98,7 +98,8 @@ def test_compose(exported: Path, cascade: Cascade, batch: int, grid: tuple[int, 
     _assert_same(exported / "compose.onnx", Compose(cascade), inputs)
 
 
-@pytest.mark.parametrize("name", FILES)
+# The inputs of `refine.onnx` are not all images.
+@pytest.mark.parametrize("name", [name for name in FILES if name != "refine.onnx"])
 def test_format(exported: Path, name: str) -> None:
     model = onnx.load(exported / name)
     onnx.checker.check_model(model, full_check=True)

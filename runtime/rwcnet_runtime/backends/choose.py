@@ -7,7 +7,7 @@ from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from rwcnet_runtime.backends.openvino import OpenVino
 from rwcnet_runtime.backends.tensorrt import TensorRt, TensorRtRtx
-from rwcnet_runtime.devices import gpus
+from rwcnet_runtime.devices import gpus, thread_count
 from rwcnet_runtime.errors import BackendError, InputError
 
 AUTO = "auto"
@@ -32,19 +32,22 @@ def choose(name: str, engine: str, threads: int | None = None) -> tuple[Backend,
     engine
         The precision it is to compute in.
     threads
-        CPU threads; all cores of the process by default.
+        CPU threads; all cores of the process by default, and no more than these.
 
     Raises
     ------
     InputError
-        If there is no backend of that name, or no such number of threads.
+        If there is no backend of that name, or there are not so many cores.
     BackendError
         If it does not work here, or does not compute in that precision.
     """
     if name not in NAMES:
         raise InputError(f"there is no backend {name}: choose from {', '.join(NAMES)}")
-    if threads is not None and threads < 1:
-        raise InputError(f"--threads {threads} is no number of threads: give 1 or more")
+    if threads is not None and not 1 <= threads <= thread_count():
+        raise InputError(
+            f"--threads {threads} does not fit the {thread_count()} cores that this process may "
+            "use: give no more than these, and at least 1"
+        )
     if name != AUTO:
         kind = next(kind for kind in BACKENDS if kind.name == name)
         if (reason := kind.missing()) is not None:

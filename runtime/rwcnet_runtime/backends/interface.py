@@ -35,6 +35,9 @@ class Graph(Protocol):
             If the run fails.
         """
 
+    def rest(self) -> None:
+        """Give back working memory, as the graph is not run again soon."""
+
 
 class Backend(ABC):
     """A program on a device. This class keeps buffers on the host, as arrays of numpy.

@@ -53,6 +53,8 @@ class Session:
         ONNX file.
     threads
         How many it computes with; all cores of the process by default.
+    keep
+        Whether memory stays in the pool after a run, for the next one of any session.
 
     Raises
     ------
@@ -60,7 +62,7 @@ class Session:
         If ONNX Runtime refuses the file.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, threads: int | None = None, *, keep: bool = True) -> None:
         _share_memory()
         options = ort.SessionOptions()
         options.add_session_config_entry("session.use_env_allocators", "1")
@@ -68,6 +70,9 @@ class Session:
         options.enable_mem_pattern = False
         options.intra_op_num_threads = threads or thread_count()
         options.log_severity_level = 3
+        self._how = ort.RunOptions()
+        if not keep:
+            self._how.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
         try:
             self._session: Any = ort.InferenceSession(
                 str(path), options, providers=["CPUExecutionProvider"]
@@ -96,7 +101,7 @@ class Session:
             If the run fails.
         """
         try:
-            results: list[Array] = self._session.run(None, inputs)
+            results: list[Array] = self._session.run(None, inputs, self._how)
         except Exception as error:
             sizes = {name: array.shape for name, array in inputs.items()}
             raise BackendError(
@@ -104,3 +109,6 @@ class Session:
                 "ran out, use a smaller image or a larger machine"
             ) from error
         return results
+
+    def rest(self) -> None:
+        """Do nothing: what the pool holds serves the next graph."""

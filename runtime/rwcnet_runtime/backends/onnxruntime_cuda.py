@@ -70,6 +70,9 @@ class CudaSession:
                 "these, or choose --backend onnxruntime"
             )
 
+    def rest(self) -> None:
+        """Do nothing: what is held would have to be held again."""
+
     def run(self, **inputs: DeviceArray) -> list[DeviceArray]:
         """Run the graph, see `Graph.run`."""
         binding = self._session.io_binding()

@@ -10,23 +10,23 @@ from typing import Any, ClassVar
 import onnxruntime as ort
 
 from rwcnet_runtime.backends.interface import Array, Backend
+from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.errors import BackendError, BundleError
+from rwcnet_runtime.operators import outputs_of
+
+_WARP = "rwcnet::Warp3d"
 
 
 class OpenVino(Backend):
-    """OpenVINO's CPU plugin, on the fp32 graphs.
-
-    It rounds to bf16 by itself, the places where features are sampled too. So in bf16 a graph that
-    samples any is computed in float32, and the others, the full resolution among them, are not.
-    """
+    """OpenVINO's CPU plugin for the stages: the fp32 graphs, which it rounds to bf16 by itself."""
 
     name = "openvino"
     program = "openvino"
     extra = "openvino"
     arithmetic: ClassVar = {
         "fp32": "float32",
-        "bf16": "bfloat16 as OpenVINO rounds; float32 in stages that warp features",
+        "bf16": "bfloat16 where OpenVINO takes it, the flow path in float32",
     }
 
     @classmethod
@@ -44,11 +44,11 @@ class OpenVino(Backend):
     def stage(self, bundle: Bundle, index: int, engine: str) -> CompiledGraph:
         """Open the fp32 graph of a stage, whatever it is computed in."""
         self.require(engine)
-        return self.open(bundle, bundle.stage_name(index, "fp32"), engine)
+        return CompiledGraph(bundle.stage_path(index, "fp32"), engine, self.threads)
 
-    def open(self, bundle: Bundle, name: str, engine: str) -> CompiledGraph:
-        """Open a graph, see `Backend.open`."""
-        return CompiledGraph(bundle.graph_path(name), engine, self.threads)
+    def open(self, bundle: Bundle, name: str, engine: str) -> Session:
+        """Open a graph between stages, in ONNX Runtime: gathers are faster there."""
+        return Session(bundle.graph_path(name), self.threads, keep=False)
 
 
 class CompiledGraph:
@@ -59,7 +59,7 @@ class CompiledGraph:
     path
         ONNX file.
     engine
-        "fp32", or "bf16" where nothing is sampled.
+        "fp32" or "bf16".
     threads
         How many it computes with.
 
@@ -76,14 +76,18 @@ class CompiledGraph:
         core = openvino.Core()
         try:
             model = core.read_model(_written_out(path))
-            warps = any(node.get_type_name().startswith("Gather") for node in model.get_ops())
+            self._outputs = len(model.outputs)
+            # What lies between a convolution and an output stays in float32. So warped features
+            # become outputs, or the places they are sampled at would be rounded to bf16.
+            model.add_outputs(outputs_of(path, _WARP))
             options = {
                 # Left to itself it takes bf16 where the CPU has it.
-                "INFERENCE_PRECISION_HINT": "bf16" if engine == "bf16" and not warps else "f32",
+                "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[engine],
                 "INFERENCE_NUM_THREADS": threads,
                 "PERFORMANCE_HINT": "LATENCY",
             }
-            self._request = core.compile_model(model, "CPU", options).create_infer_request()
+            self._compiled = core.compile_model(model, "CPU", options)
+            self._request = self._compiled.create_infer_request()
         except Exception as error:
             raise BundleError(
                 f"OpenVINO {openvino.__version__} cannot load {path}: {_first_line(error)}"
@@ -100,7 +104,11 @@ class CompiledGraph:
                 f"OpenVINO failed on {sizes} ({_first_line(error)}): if memory ran out, use a "
                 "smaller image or a larger machine"
             ) from error
-        return [found[output] for output in range(len(found))]
+        return [found[output] for output in range(self._outputs)]
+
+    def rest(self) -> None:
+        """Give back what OpenVINO keeps for the next call: each graph has memory of its own."""
+        self._compiled.release_memory()
 
 
 def _written_out(path: Path) -> bytes:

@@ -189,6 +189,9 @@ class EngineGraph:
             raise self._failed(inputs)
         return outputs
 
+    def rest(self) -> None:
+        """Do nothing: working memory is the backend's, and serves the next engine."""
+
     def _failed(self, inputs: dict[str, DeviceArray]) -> BackendError:
         sizes = {name: buffer.shape for name, buffer in inputs.items()}
         return BackendError(

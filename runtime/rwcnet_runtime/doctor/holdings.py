@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from rwcnet_runtime.backends.choose import BACKENDS
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.devices import Gpu, gpus
-from rwcnet_runtime.doctor.operators import Operators, read_operators
 from rwcnet_runtime.engines.build import parse
 from rwcnet_runtime.engines.cache import Plan, PlanCache, default_folder
 from rwcnet_runtime.engines.products import PRODUCTS
 from rwcnet_runtime.engines.stages import describe, misfit
 from rwcnet_runtime.errors import BackendError, RwcnetError
+from rwcnet_runtime.operators import Operators, read_operators
 
 
 def contents(bundle: Bundle) -> Iterator[str]:

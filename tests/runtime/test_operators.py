@@ -6,8 +6,8 @@ import onnx
 import pytest
 
 from rwcnet_runtime.bundle import Bundle
-from rwcnet_runtime.doctor.operators import read_operators
 from rwcnet_runtime.errors import BundleError
+from rwcnet_runtime.operators import outputs_of, read_operators
 
 
 def name(domain, operator):
@@ -53,3 +53,12 @@ def test_what_is_no_onnx_file_is_one_sentence(data, tmp_path):
     (tmp_path / "model.onnx").write_bytes(data)
     with pytest.raises(BundleError, match="is no ONNX file"):
         read_operators(tmp_path / "model.onnx")
+
+
+def test_outputs_of_an_operator_are_found_by_its_calls():
+    bundle = Bundle.open()
+    found = [outputs_of(bundle.stage_path(n, "fp32"), "rwcnet::Warp3d") for n in range(3)]
+    assert [len(names) for names in found] == [3, 3, 0]  # the last stage has one step
+    for n, names in enumerate(found):
+        model = onnx.load(bundle.stage_path(n, "fp32"))
+        assert names == [node.output[0] for node in model.graph.node if node.op_type == "Warp3d"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from rwcnet_runtime.errors import BundleError
 
 _MODEL_GRAPH, _MODEL_FUNCTIONS = 7, 25
 _GRAPH_NODE = 1
-_NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_NODE_OUTPUT, _NODE_OPERATOR, _NODE_ATTRIBUTE, _NODE_DOMAIN = 2, 4, 5, 7
 _ATTRIBUTE_GRAPHS = (6, 11)
 _FUNCTION_NAME, _FUNCTION_DOMAIN = 1, 10
 
@@ -45,16 +46,47 @@ def read_operators(path: Path) -> Operators:
     BundleError
         If it is no ONNX file.
     """
-    try:
+    with _said(path):
         model = memoryview(path.read_bytes())
         functions = frozenset(
             _name(function, _FUNCTION_DOMAIN, _FUNCTION_NAME)
             for function in _all(model, _MODEL_FUNCTIONS)
         )
         calls = Counter(call for graph in _all(model, _MODEL_GRAPH) for call in _calls(graph))
-    except (IndexError, ValueError) as error:
-        raise BundleError(f"{path} is no ONNX file ({error}): export it again") from error
     return Operators(calls, functions)
+
+
+def outputs_of(path: Path, call: str) -> list[str]:
+    """Return the names of the first outputs of an operator's calls, subgraphs left out.
+
+    Parameters
+    ----------
+    path
+        An ONNX file.
+    call
+        The operator, as in `Operators.calls`.
+
+    Raises
+    ------
+    BundleError
+        If it is no ONNX file.
+    """
+    with _said(path):
+        return [
+            bytes(next(_all(node, _NODE_OUTPUT))).decode()
+            for graph in _all(memoryview(path.read_bytes()), _MODEL_GRAPH)
+            for node in _all(graph, _GRAPH_NODE)
+            if _name(node, _NODE_DOMAIN, _NODE_OPERATOR) == call
+        ]
+
+
+@contextmanager
+def _said(path: Path) -> Iterator[None]:
+    """Turn what goes wrong with a file that is no ONNX into one sentence."""
+    try:
+        yield
+    except (IndexError, ValueError, StopIteration) as error:
+        raise BundleError(f"{path} is no ONNX file ({error}): export it again") from error
 
 
 def _calls(graph: memoryview) -> Iterator[str]:
