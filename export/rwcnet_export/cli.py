@@ -133,7 +133,9 @@ def export(
         images = None if check is None else read_pair(*check, multiple, intensity_range)
         pairs = Pairs(images, options.truths(cases, data))
         if report_to is not None:
-            options.check_report(report_to, weights, cases, *(published or ()), *(check or ()))
+            options.check_report(
+                report_to, target, weights, cases, *(published or ()), *(check or ())
+            )
         builder = options.builder(compile_with, shape, multiple)
         with scratch_beside(target) as folder:
             with progress_by_part() as show:

@@ -85,7 +85,9 @@ def limit(gate_vox: float) -> float:
     return gate_vox
 
 
-def check_report(path: Path, *inputs: Path | None) -> None:
-    """Refuse a place that the report cannot go to."""
+def check_report(path: Path, bundle: Path, *inputs: Path | None) -> None:
+    """Refuse a place that the report cannot go to, the bundle's folder among them."""
+    if path.absolute().is_relative_to(bundle.absolute()):
+        raise InputError(f"--report {path} lies in the bundle's folder: choose another place")
     read = [given for given in inputs if given is not None]
     check_output(path.parent, [path.name], *read, option="--report")

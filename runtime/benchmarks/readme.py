@@ -20,7 +20,8 @@ ROOT = Path(__file__).parent.parent.parent
 # Column of a method in the table of peers.
 METHODS = {
     "zero": "start",
-    "rwcnet": "RWCNet `base`",
+    "refined": "RWCNet `base`",
+    "rwcnet": "without refinement",
     "convexadam": "ConvexAdam",
     "convex": "its convex part",
     "adam": "its Adam part",

@@ -38,7 +38,7 @@ from rwcnet_runtime.evaluation.summary import environment, jsonable
 from rwcnet_runtime.mapping import Mapping
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.refinement import Refiner
-from rwcnet_runtime.registration import Registrar
+from rwcnet_runtime.registrar import Registrar
 
 SIZE = (160, 192, 224)
 MIND_CHANNELS = 12

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from rwcnet_runtime.errors import BackendError, BundleError, InputError, RwcnetError
     from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
     from rwcnet_runtime.mapping import Mapping
-    from rwcnet_runtime.registration import Registrar, Registration, register
+    from rwcnet_runtime.registrar import Registrar, register
+    from rwcnet_runtime.registration import Registration
     from rwcnet_runtime.volumes import Volume, read_volume
 
 __all__ = [
@@ -36,7 +37,8 @@ _HOMES = {
     "errors": {"BackendError", "BundleError", "InputError", "RwcnetError"},
     "geometry": {"ImageGrid", "jacobian_determinant"},
     "mapping": {"Mapping"},
-    "registration": {"Registrar", "Registration", "register"},
+    "registrar": {"Registrar", "register"},
+    "registration": {"Registration"},
     "volumes": {"Volume", "read_volume"},
 }
 

@@ -90,14 +90,14 @@ class Cascade:
         self, bundle: Bundle, engine: str = "fp32", backend: Backend | None = None
     ) -> None:
         self.entries = bundle.manifest.stages
-        self._backend = backend or OnnxRuntimeCpu()
+        self.backend = backend or OnnxRuntimeCpu()
         self._reduce = reduction(bundle.manifest)
         everything = range(len(self.entries))
-        self._stages = [self._backend.stage(bundle, n, engine) for n in everything]
+        self._stages = [self.backend.stage(bundle, n, engine) for n in everything]
         self._enter = [
-            self._backend.open(bundle, f"enter{n + 1}.onnx", "fp32") for n in everything[1:]
+            self.backend.open(bundle, f"enter{n + 1}.onnx", "fp32") for n in everything[1:]
         ]
-        self._compose = self._backend.open(bundle, "compose.onnx", "fp32")
+        self._compose = self.backend.open(bundle, "compose.onnx", "fp32")
 
     def run(
         self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None
@@ -119,7 +119,7 @@ class Cascade:
             Time spent in each part.
         """
         seconds: dict[str, float] = {}
-        backend = self._backend
+        backend = self.backend
         i, j, k = fixed.shape[2:]
         backend.prepare((i, j, k))
         below: list[Buffer] = []  # flow, and hidden state where the next stage takes it
@@ -163,7 +163,7 @@ class Cascade:
 
         patches = lay_out(inputs[0].shape[2:], entry.patch, entry.halo, entry.parts)
         results: list[Buffer] = []
-        for done, count, joined in run_in_patches(self._backend, run, inputs, patches):
+        for done, count, joined in run_in_patches(self.backend, run, inputs, patches):
             results = joined
             progress(done / count)
         graph.rest()

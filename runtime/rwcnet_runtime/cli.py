@@ -11,7 +11,8 @@ from rich.progress import TaskID
 from rwcnet_runtime.backends.choose import AUTO, NAMES
 from rwcnet_runtime.bundle import REFINEMENT_FEATURES
 from rwcnet_runtime.commands import one_sentence_errors, progress_bars
-from rwcnet_runtime.registration import OUTPUTS, Registration, register
+from rwcnet_runtime.registrar import register
+from rwcnet_runtime.registration import OUTPUTS, Registration
 from rwcnet_runtime.writing import check_output
 
 infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

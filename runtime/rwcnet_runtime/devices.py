@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-_QUESTION = ("nvidia-smi", "--query-gpu=name,compute_cap,driver_version", "--format=csv,noheader")
+_QUESTION = (
+    "nvidia-smi",
+    "--query-gpu=index,uuid,name,compute_cap,driver_version",
+    "--format=csv,noheader",
+)
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,28 @@ def thread_count() -> int:
 
 
 def gpus() -> list[Gpu]:
-    """Return the GPUs in the order of ``nvidia-smi``; none where it is missing or fails.
+    """Return the GPUs that CUDA sees, in its order if CUDA_DEVICE_ORDER is PCI_BUS_ID.
 
-    No CUDA library is loaded for that.
+    They are asked of ``nvidia-smi``, and no CUDA library is loaded; there are none where it is
+    missing or fails, and those are left out that CUDA_VISIBLE_DEVICES does not name.
     """
     try:
         answer = subprocess.run(_QUESTION, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
     rows = [line.split(", ") for line in answer.stdout.splitlines()]
-    return [Gpu(*row) for row in rows if len(row) == 3]
+    found = [row for row in rows if len(row) == 5 and re.fullmatch(r"\d+\.\d+", row[3])]
+    return [Gpu(*row[2:]) for row in _visible(found)]
+
+
+def _visible(rows: list[list[str]]) -> Iterator[list[str]]:
+    """Yield the rows that CUDA_VISIBLE_DEVICES names, in its order, up to a name of none."""
+    wanted = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if wanted is None:
+        yield from rows
+        return
+    for name in map(str.strip, wanted.split(",")):
+        named = [row for row in rows if name and (row[0] == name or row[1].startswith(name))]
+        if not named:
+            return
+        yield named[0]

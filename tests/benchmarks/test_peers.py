@@ -123,12 +123,20 @@ def test_the_field_of_the_start_alone_is_the_start(case, tmp_path):
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-4)  # mm
 
 
-def test_our_bundle_is_run_as_register_runs_it(case, tmp_path):
-    found = register_case("rwcnet", case, tmp_path / "ours", Launcher(tmp_path, 1))
+@pytest.mark.parametrize(("name", "refine"), [("rwcnet", 0), ("refined", None)])
+def test_our_bundle_is_run_as_register_runs_it(name, refine, case, tmp_path):
+    found = register_case(name, case, tmp_path / "ours", Launcher(tmp_path, 1))
     assert found["seconds"] < sum(found["parts"].values())
     written = read_initial_transform(tmp_path / "ours" / "a.nii.gz")
     fixed, moving = read_volume(case.fixed), read_volume(case.moving)
-    expected = register(case.fixed, case.moving, initial_transform=case.initial_transform)
+    assert ("refine" in found["parts"]) == (refine is None)
+    expected = register(
+        case.fixed,
+        case.moving,
+        backend="onnxruntime",
+        refine=refine,
+        initial_transform=case.initial_transform,
+    )
     np.testing.assert_allclose(
         Mapping(fixed.grid, moving.grid, written).displacement_mm(),
         expected.displacement_mm,

@@ -213,6 +213,7 @@ def test_engines_are_built_of_what_was_written(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        ((*TINY_RANDOM, "-o", "new", "--report", "new/manifest.json"), "in the bundle's folder"),
         (("--preset", "huge"), "choose one of base, thesis, tiny"),
         (("--preset", "tiny"), "no weights come with preset tiny"),
         (("--weights", "absent.safetensors"), "no weights at absent.safetensors"),

@@ -19,7 +19,7 @@ from rwcnet_ref.checkpoint import save_weights
 from rwcnet_ref.config import TINY
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.evaluation import evaluate_bundle, read_cases
-from rwcnet_runtime.registration import Registrar
+from rwcnet_runtime.registrar import Registrar
 
 
 @pytest.fixture

@@ -164,6 +164,11 @@ METHODS = {
         _rwcnet,
         "the bundle inside the package, fp32; time of preparing, network and warping, without "
         "loading, reading and assessing, which the cores' seconds include",
+        {"backend": "onnxruntime", "refine": 0},
+    ),
+    "refined": Method(
+        _rwcnet,
+        "the same with the refinement that the bundle does by default",
         {"backend": "onnxruntime"},
     ),
     "syn": Method(
@@ -224,7 +229,7 @@ def register_case(name: str, case: Case, folder: Path, launcher: Launcher) -> di
         "start_sha256": _sha256(start) if start else None,
         "threads": launcher.threads,
     }
-    if name == "rwcnet":
+    if method.run is _rwcnet:
         made_from["bundle_sha256"] = Bundle.open().sha256
     field, report = folder / f"{case.name}.nii.gz", folder / f"{case.name}.json"
     if field.is_file() and report.is_file():

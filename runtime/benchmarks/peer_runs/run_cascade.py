@@ -11,14 +11,12 @@ def main() -> None:
     import numpy as np
 
     from rwcnet_runtime import Bundle
-    from rwcnet_runtime.backends.choose import choose
-    from rwcnet_runtime.cascade import Cascade
+    from rwcnet_runtime.backends.choose import open_cascade
 
-    backend, _ = choose(job["backend"], job["engine"], job["threads"])
-    cascade = Cascade(Bundle.open(), job["engine"], backend)
+    cascade, _ = open_cascade(Bundle.open(), job["engine"], job["backend"], job["threads"])
     images = np.random.default_rng(0).random((2, 1, 1, *job["size"]), dtype=np.float32)
     (_, parts), spent = child.timed(job, lambda: cascade.run(*images))
-    child.write_outcome(job, spent, [backend.program], parts=parts)
+    child.write_outcome(job, spent, list(cascade.backend.programs), parts=parts)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 The time on the clock is that of a `Registrar` that is open, without reading the files and assessing
 the result; memory and the cores' seconds are those of all of it (see `METHODS`). Settings are those
-of `Registrar`; "torch" among them, "fp32" or "bf16", puts the reference model in its place.
+of `Registrar`; "instead" among them puts something else in the place of the bundle's network.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def main() -> None:
     from rwcnet_runtime import Registrar
 
     settings = dict(job["settings"])
-    eager = settings.pop("torch", None)
+    instead = settings.pop("instead", None)
     registrar = Registrar(threads=job["threads"], **settings)
-    packages = ["rwcnet", "numpy", registrar.backend.program]
-    if eager is not None:
-        from torch_cascade import TorchCascade
+    packages = ["rwcnet", "numpy", *registrar.backend.programs]
+    if instead is not None:
+        from instead import Instead
 
         # No option of the runtime, which knows no PyTorch.
-        registrar._cascade = TorchCascade(eager, job["threads"])  # type: ignore[assignment]
+        registrar._cascade = Instead(instead, job["threads"])  # type: ignore[assignment]
         packages.append("torch")
     each: list[dict[str, float]] = []
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import weakref
+from abc import abstractmethod
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -40,23 +42,39 @@ class CudaBackend(Backend):
     """Keeps buffers on the first GPU, and does everything in the order of one stream."""
 
     on_gpu = True
+    how_to_install: ClassVar[str]
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self.device = "cuda:0"
+        self.gpu = gpus()[0]
+        # As nvidia-smi counts, which says what the first one is.
+        os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._cuda: Any = import_module("cuda.bindings.runtime")
         self.call("cudaSetDevice", 0)
         (stream,) = self.call("cudaStreamCreate")
         self.stream = int(stream)
+        # Memory that was freed is kept for what is asked next, and not mapped anew each time.
+        (pool,) = self.call("cudaDeviceGetDefaultMemPool", 0)
+        threshold = self._cuda.cudaMemPoolAttr.cudaMemPoolAttrReleaseThreshold
+        all_of_it = import_module("cuda.bindings.driver").cuuint64_t(2**64 - 1)
+        self.call("cudaMemPoolSetAttribute", pool, threshold, all_of_it)
 
     @classmethod
     def missing(cls) -> str | None:
-        """Say what of a GPU and CUDA's Python bindings is not there."""
+        """Say what of a GPU, of the program and of CUDA's Python bindings is not there."""
         if not gpus():
-            return f"{cls.name} needs an NVIDIA GPU, and nvidia-smi names none"
+            return f"{cls.name} needs an NVIDIA GPU, and nvidia-smi names none that CUDA may use"
+        if not cls.installed():
+            return cls.how_to_install
         if find_spec("cuda") is None or find_spec("cuda.bindings") is None:
             return f'{cls.name} needs cuda-bindings: pip install "rwcnet[{cls.extra}]"'
         return None
+
+    @classmethod
+    @abstractmethod
+    def installed(cls) -> bool:
+        """Return whether the program is there."""
 
     def call(self, function: str, *arguments: Any) -> list[Any]:
         """Call a function of CUDA's runtime, by its name.
@@ -69,9 +87,11 @@ class CudaBackend(Backend):
         results: list[Any]
         error, *results = getattr(self._cuda, function)(*arguments)
         if int(error):
+            out_of_memory = error.name == "cudaErrorMemoryAllocation"
             raise BackendError(
-                f"CUDA failed in {function} ({error.name}): if memory ran out, use a smaller image "
-                "or --backend onnxruntime; else see what rwcnet-doctor says of the GPU"
+                f"CUDA failed in {function} ({error.name}): "
+                + ("use a smaller image, " if out_of_memory else "update the GPU's driver, ")
+                + "or choose --backend onnxruntime"
             )
         return results
 

@@ -48,8 +48,8 @@ class Backend(ABC):
         What the user calls it.
     device
         Where it computes: "cpu" or "cuda:0".
-    program
-        The distribution whose version is recorded.
+    programs
+        Distributions that it is, whose versions are recorded where they are installed.
     arithmetic
         What the stages of each precision are computed in; others it does not take.
     extra
@@ -63,7 +63,7 @@ class Backend(ABC):
     """
 
     name: ClassVar[str]
-    program: ClassVar[str]
+    programs: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
     on_gpu: ClassVar[bool] = False
     arithmetic: ClassVar[Mapping[str, str]]
@@ -162,6 +162,3 @@ class Backend(ABC):
 
     def synchronize(self) -> None:  # noqa: B027 - on the host nothing is under way
         """Wait until all that was asked for is computed."""
-
-    def close(self) -> None:  # noqa: B027 - most have nothing to give back
-        """Give back what it holds beside its graphs; none of them is run after that."""

@@ -18,7 +18,7 @@ class OnnxRuntimeCpu(Backend):
     """ONNX Runtime's CPU kernels."""
 
     name = "onnxruntime"
-    program = "onnxruntime"
+    programs = ("onnxruntime",)
     arithmetic: ClassVar = {
         "fp32": "float32",
         "fp16": "weights of float16; float32 where this CPU has no kernel of ONNX Runtime for "

@@ -18,22 +18,27 @@ class OnnxRuntimeCuda(CudaBackend):
     """ONNX Runtime's CUDA kernels."""
 
     name = "onnxruntime-cuda"
-    program = "onnxruntime-gpu"
+    programs = ("onnxruntime-gpu",)
     extra = "cuda"
     arithmetic: ClassVar = {
         "fp32": "float32, without TF32",
         "fp16": "float16, the flow path in float32",
     }
 
+    how_to_install = (
+        "the ONNX Runtime here computes on the CPU alone: see the README on how to install the "
+        "one for GPUs"
+    )
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__(threads)
+        # Of CUDA and cuDNN as pip installs them; those of the system are found without.
+        ort.preload_dlls()
+
     @classmethod
-    def missing(cls) -> str | None:
-        """Say what of a GPU, CUDA's bindings and the build for GPUs is not there."""
-        if _PROVIDER not in ort.get_available_providers():
-            return (
-                "the ONNX Runtime here computes on the CPU alone: pip uninstall onnxruntime, then "
-                f'pip install "rwcnet[{cls.extra}]"'
-            )
-        return super().missing()
+    def installed(cls) -> bool:
+        """Return whether ONNX Runtime is the build for GPUs."""
+        return _PROVIDER in ort.get_available_providers()
 
     def open(self, bundle: Bundle, name: str, engine: str) -> CudaSession:
         """Open a graph, see `Backend.open`."""
@@ -47,6 +52,7 @@ class CudaSession:
         path = bundle.graph_path(name)
         self._name = name
         options = ort.SessionOptions()
+        options.intra_op_num_threads = backend.threads
         options.log_severity_level = 3
         provider = {
             "device_id": "0",

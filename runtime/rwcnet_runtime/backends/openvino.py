@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,7 +23,7 @@ class OpenVino(Backend):
     """OpenVINO's CPU plugin for the stages: the fp32 graphs, which it rounds to bf16 by itself."""
 
     name = "openvino"
-    program = "openvino"
+    programs = ("openvino", "onnxruntime")
     extra = "openvino"
     arithmetic: ClassVar = {
         "fp32": "float32",
@@ -38,8 +39,15 @@ class OpenVino(Backend):
 
     @classmethod
     def engines(cls, bundle: Bundle) -> list[str]:
-        """Return all of its precisions: it makes them of the fp32 graphs."""
-        return list(cls.arithmetic)
+        """Return what this CPU computes in: all is made of the fp32 graphs."""
+        return [engine for engine in cls.arithmetic if engine != "bf16" or _has_bf16()]
+
+    @classmethod
+    def require(cls, engine: str) -> None:
+        """Refuse bf16 also where the CPU has none: OpenVINO would take float32 without a word."""
+        super().require(engine)
+        if engine == "bf16" and not _has_bf16():
+            raise BackendError("this CPU does not compute in bf16: choose --engine fp32")
 
     def stage(self, bundle: Bundle, index: int, engine: str) -> CompiledGraph:
         """Open the fp32 graph of a stage, whatever it is computed in."""
@@ -109,6 +117,14 @@ class CompiledGraph:
     def rest(self) -> None:
         """Give back what OpenVINO keeps for the next call: each graph has memory of its own."""
         self._compiled.release_memory()
+
+
+@functools.cache
+def _has_bf16() -> bool:
+    """Return whether OpenVINO computes in bf16 on this CPU."""
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def _written_out(path: Path) -> bytes:

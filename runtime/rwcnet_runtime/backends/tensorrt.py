@@ -9,6 +9,7 @@ from rwcnet_runtime.backends.cuda import CudaBackend, DeviceArray
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.devices import gpus
 from rwcnet_runtime.engines.cache import Plan
+from rwcnet_runtime.engines.messages import error_log
 from rwcnet_runtime.engines.products import PRODUCTS, Product
 from rwcnet_runtime.engines.profile import (
     DEFAULT_SHAPES,
@@ -21,6 +22,8 @@ from rwcnet_runtime.engines.profile import (
 from rwcnet_runtime.engines.stages import compile_graph, fitting_plan
 from rwcnet_runtime.errors import BackendError
 
+# Of all graphs, each in its order.
+_OUTPUTS = ("warped", "flow", "flow_out", "hidden_out")
 _ARITHMETIC = {
     "fp32": "float32, without TF32",
     "fp16": "float16, the flow path in float32",
@@ -32,28 +35,24 @@ class TensorRt(CudaBackend):
     """Runs engines that TensorRT built."""
 
     name = "tensorrt"
-    program = "tensorrt"
+    programs = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
     extra = "tensorrt"
+    how_to_install = 'tensorrt is not installed: pip install "rwcnet[tensorrt]"'
     arithmetic: ClassVar = _ARITHMETIC
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self.product = self._product()
-        trt = import_module(self.product.module)
-
-        class Errors(trt.ILogger):  # type: ignore[misc, name-defined]
-            def __init__(self) -> None:
-                super().__init__()
-                self.last = "no reason given"
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity <= trt.ILogger.ERROR:
-                    self.last = " ".join(message.split())
-
-        self.trt: Any = trt
-        self.errors = Errors()
+        try:
+            self.trt: Any = import_module(self.product.module)
+        except ImportError as error:
+            raise BackendError(
+                f"{self.product.title} {self.product.version} does not load ({error}): install it "
+                "again, or choose --backend onnxruntime"
+            ) from error
+        self.errors = error_log(self.trt)
         # `engine_host_code_allowed` stays as it is, False: no code of a plan runs on the CPU.
-        self.loader: Any = trt.Runtime(self.errors)
+        self.loader: Any = self.trt.Runtime(self.errors)
         self._graphs: list[EngineGraph] = []
         self._scratch = DeviceArray(0, (0,))
 
@@ -62,12 +61,9 @@ class TensorRt(CudaBackend):
         return next(product for product in PRODUCTS if product.name == cls.name)
 
     @classmethod
-    def missing(cls) -> str | None:
-        """Say what of product, GPU and CUDA's bindings is not there."""
-        product = cls._product()
-        if product.version is None:
-            return f'{product.title} is not installed: pip install "rwcnet[{cls.extra}]"'
-        return super().missing()
+    def installed(cls) -> bool:
+        """Return whether the product is there, whole."""
+        return cls._product().version is not None
 
     def open(self, bundle: Bundle, name: str, engine: str) -> EngineGraph:
         """Return a graph whose engine is loaded when the size of an image is known."""
@@ -93,20 +89,24 @@ class TensorRtRtx(TensorRt):
     """Runs engines that TensorRT-RTX built."""
 
     name = "tensorrt-rtx"
-    program = "tensorrt-rtx"
+    programs = ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
     extra = "tensorrt-rtx"
+    how_to_install = 'tensorrt-rtx is not installed: pip install "rwcnet[tensorrt-rtx]"'
 
     @classmethod
     def missing(cls) -> str | None:
-        """Say also whether the GPU is one that the product refuses: A100, H100, H200."""
+        """Say also whether the GPU is one that the product refuses: A100, H100, H200.
+
+        On 7.5, which it knows, it refuses 3-D convolutions in float32.
+        """
         reason = super().missing()
         if reason is None:
             gpu = gpus()[0]
             major, minor = map(int, gpu.sm.split("."))
             if (major, minor) not in ((8, 6), (8, 9)) and major < 12:
                 return (
-                    f"TensorRT-RTX does not run on {gpu.name} (compute capability {gpu.sm}): use "
-                    "--backend tensorrt"
+                    f"tensorrt-rtx does not run on {gpu.name} (compute capability {gpu.sm}); "
+                    "tensorrt does"
                 )
         return reason
 
@@ -160,31 +160,38 @@ class EngineGraph:
         engine = backend.loader.deserialize_cuda_engine(plan.read())
         if engine is None:
             raise BackendError(
-                f"{backend.product.title} does not load {plan.path} ({backend.errors.last}): "
+                f"{backend.product.title} does not load {plan.path} ({backend.errors.last()}): "
                 "remove it, and it is built again"
             )
         managed = backend.trt.ExecutionContextAllocationStrategy.USER_MANAGED
-        self._plan, self._loaded = plan, engine
-        self._context = engine.create_execution_context(managed)
+        context = engine.create_execution_context(managed)
+        if context is None:
+            raise BackendError(
+                f"{backend.product.title} has no memory to run {plan.path} "
+                f"({backend.errors.last()}): choose --backend onnxruntime"
+            )
+        names = [engine.get_tensor_name(n) for n in range(engine.num_io_tensors)]
+        output = backend.trt.TensorIOMode.OUTPUT
+        found = {name for name in names if engine.get_tensor_mode(name) == output}
+        # In the order of the graph, which the engine need not keep.
+        self._outputs = [name for name in _OUTPUTS if name in found]
+        self._plan, self._loaded, self._context = plan, engine, context
 
     def run(self, **inputs: DeviceArray) -> list[DeviceArray]:
         """Run the engine, see `Graph.run`."""
         backend, context = self._backend, self._context
-        accepted = [
-            context.set_input_shape(name, buffer.shape)
-            and context.set_tensor_address(name, buffer.pointer)
-            for name, buffer in inputs.items()
-        ]
-        if not all(accepted):
+        if not all(context.set_input_shape(name, x.shape) for name, x in inputs.items()):
             raise self._failed(inputs)
-        outputs = []
-        for n in range(self._loaded.num_io_tensors):
-            name = self._loaded.get_tensor_name(n)
-            if self._loaded.get_tensor_mode(name) == backend.trt.TensorIOMode.OUTPUT:
-                outputs.append(backend.empty(tuple(context.get_tensor_shape(name))))
-                context.set_tensor_address(name, outputs[-1].pointer)
+        shapes = [tuple(context.get_tensor_shape(name)) for name in self._outputs]
+        if any(n < 1 for shape in shapes for n in shape):
+            raise self._failed(inputs)
+        outputs = [backend.empty(shape) for shape in shapes]
+        bound = inputs | dict(zip(self._outputs, outputs, strict=True))
+        if not all(context.set_tensor_address(name, x.pointer) for name, x in bound.items()):
+            raise self._failed(inputs)
+        # Less than the engine would take for the largest sizes of its profile.
         size = context.update_device_memory_size_for_shapes()
-        context.set_device_memory(backend.scratch(size), size)
+        context.set_device_memory(backend.scratch(max(size, 1)), size)
         if not context.execute_async_v3(backend.stream):
             raise self._failed(inputs)
         return outputs
@@ -196,5 +203,5 @@ class EngineGraph:
         sizes = {name: buffer.shape for name, buffer in inputs.items()}
         return BackendError(
             f"{self._backend.product.title} failed on {sizes} of {self._name} "
-            f"({self._backend.errors.last}): try --backend onnxruntime"
+            f"({self._backend.errors.last()}): try --backend onnxruntime"
         )

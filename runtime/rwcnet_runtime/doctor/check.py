@@ -12,7 +12,7 @@ from rwcnet_runtime.backends.choose import BACKENDS
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.errors import BackendError, BundleError, InputError
 from rwcnet_runtime.metrics import flow_distance
-from rwcnet_runtime.registration import register
+from rwcnet_runtime.registrar import register
 
 REFERENCE = ("onnxruntime", "fp32")
 

@@ -12,7 +12,7 @@ from rwcnet_runtime.commands import one_sentence_errors
 from rwcnet_runtime.doctor.check import compare_precisions
 from rwcnet_runtime.doctor.holdings import contents, fallbacks, plans, precisions
 from rwcnet_runtime.doctor.machine import backends, devices
-from rwcnet_runtime.registration import open_bundle
+from rwcnet_runtime.registrar import open_bundle
 
 doctor_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -33,10 +33,10 @@ def precisions(bundle: Bundle) -> Iterator[str]:
         if reason is not None:
             yield f"{kind.name} does not run here: {reason}"
             continue
-        backend = kind()
         # What the bundle holds, and what the backend makes of it.
         for engine in dict.fromkeys((*bundle.engines, *kind.engines(bundle))):
             try:
+                backend = kind()
                 for n in range(len(bundle.manifest.stages)):
                     backend.stage(bundle, n, engine)
             except RwcnetError as error:
@@ -48,7 +48,7 @@ def precisions(bundle: Bundle) -> Iterator[str]:
 def fallbacks(bundle: Bundle) -> Iterator[str]:
     """Yield a line a stage and backend: what a backend does not take as it is."""
     builders = [product for product in PRODUCTS if product.version is not None]
-    for name in _stages(bundle):
+    for name in _graphs(bundle):
         path = bundle.graph_path(name)
         try:
             yield f"{name}: {_written_out(read_operators(path))}"
@@ -82,7 +82,7 @@ def plans(bundle: Bundle) -> Iterator[str]:
     if not folder.is_dir():
         yield f"no engine has been cached in {folder}"
         return
-    graphs = {bundle.manifest.files[name]: name for name in _stages(bundle)}
+    graphs = {bundle.manifest.files[name]: name for name in _graphs(bundle)}
     gpu = next(iter(gpus()), None)
     others = size = 0
     for plan in PlanCache(folder).plans():
@@ -109,8 +109,9 @@ def _fit(plan: Plan, gpu: Gpu | None) -> str:
     return "fits this machine" if gpu else "there is no GPU here to run it on"
 
 
-def _stages(bundle: Bundle) -> list[str]:
-    return sorted(name for name in bundle.manifest.files if "/stage" in name)
+def _graphs(bundle: Bundle) -> list[str]:
+    stages = sorted(name for name in bundle.manifest.files if "/stage" in name)
+    return [*stages, *(name for name in bundle.chain if name in bundle.manifest.files)]
 
 
 def _age(seconds: float) -> str:

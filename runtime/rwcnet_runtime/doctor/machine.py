@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import onnxruntime as ort
 
 from rwcnet_runtime.devices import gpus, thread_count
-from rwcnet_runtime.engines.products import PRODUCTS, version_of
+from rwcnet_runtime.engines.products import PRODUCTS
+from rwcnet_runtime.versions import version_of
 
 _BOTH = (
     "warning: onnxruntime and onnxruntime-gpu install the same files, and which of them is there "

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from rwcnet_runtime.engines.messages import error_log
+
 
 class _BuildError(Exception):
     """Why there is no result, for the user."""
@@ -21,16 +23,7 @@ class _BuildError(Exception):
 def _main(job: dict[str, Any]) -> dict[str, Any]:
     trt = import_module(job["module"])
 
-    class Errors(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            super().__init__()
-            self.found: list[str] = []
-
-        def log(self, severity: Any, message: str) -> None:
-            if severity <= trt.ILogger.ERROR:
-                self.found.append(message)
-
-    errors = Errors()
+    errors = error_log(trt)
     if job.get("plugin"):
         _register_plugin()
     builder = trt.Builder(errors)

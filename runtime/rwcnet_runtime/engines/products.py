@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import metadata
 
 from rwcnet_runtime.errors import BackendError, InputError
+from rwcnet_runtime.versions import version_of
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,6 @@ PRODUCTS = (
         plugin=False,
     ),
 )
-
-
-def version_of(distribution: str) -> str | None:
-    """Return the version of an installed distribution, None where there is none of that name."""
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def find_product(name: str) -> Product:

@@ -16,7 +16,7 @@ from rwcnet_runtime.evaluation.cases import read_cases
 from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label
 from rwcnet_runtime.evaluation.summary import OUTPUTS, markdown, write_results
-from rwcnet_runtime.registration import Registrar
+from rwcnet_runtime.registrar import Registrar
 from rwcnet_runtime.writing import check_output
 
 eval_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -11,7 +11,7 @@ from rwcnet_runtime.errors import InputError, RwcnetError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.evaluation.fields import CONVENTIONS, find_field, read_costs, read_field
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label, measure
-from rwcnet_runtime.registration import Registrar
+from rwcnet_runtime.registrar import Registrar
 from rwcnet_runtime.volumes import read_volume
 
 Notice = Callable[[int, Row], None]

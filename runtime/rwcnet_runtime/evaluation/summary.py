@@ -9,7 +9,6 @@ import os
 import platform
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.devices import thread_count
 from rwcnet_runtime.evaluation.measures import Row
+from rwcnet_runtime.versions import versions
 from rwcnet_runtime.writing import all_or_none
 
 CASES, SUMMARY, TABLE = "cases.csv", "summary.json", "summary.md"
@@ -42,7 +42,6 @@ _COLUMNS = ("case", *_MEASURES, "landmarks", "landmarks_outside", "landmarks_unm
 # Learn2Reg's "30" of its four measures: this quantile over the cases.
 _LEARN2REG_30 = {"dice_after": 0.3, "hd95_after": 0.3, "tre_mm_after": 0.7, "sd_log_jacobian": 0.7}
 _RESAMPLES, _SEED = 10_000, 0
-_LIBRARIES = ("rwcnet", "numpy", "nibabel", "onnxruntime", "SimpleITK")
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -86,8 +85,7 @@ def environment() -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "threads": thread_count(),
-        "versions": {"python": platform.python_version()}
-        | {name: version(name) for name in _LIBRARIES},
+        "versions": versions(["onnxruntime"]),
     }
 
 

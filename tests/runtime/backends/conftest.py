@@ -82,6 +82,9 @@ class StandIn:
         self.fine = (real.cudaError_t.cudaSuccess,)
         self.own = {
             "cudaSetDevice": self.set_device,
+            "cudaDeviceGetDefaultMemPool": lambda device: (*self.fine, "pool"),
+            "cudaMemPoolSetAttribute": self.keep_memory,
+            "cuuint64_t": int,
             "cudaStreamCreate": self.create_stream,
             "cudaStreamSynchronize": self.synchronize,
             "cudaMallocAsync": self.allocate,
@@ -92,6 +95,11 @@ class StandIn:
 
     def __getattr__(self, name):
         return self.own.get(name) or getattr(self.real, name)
+
+    def keep_memory(self, pool, attribute, value):
+        name = "cudaMemPoolAttrReleaseThreshold"
+        assert (pool, attribute, value) == ("pool", self.real.cudaMemPoolAttr[name], 2**64 - 1)
+        return self.fine
 
     def set_device(self, device):
         return self.fine

@@ -7,7 +7,7 @@ import onnxruntime as ort
 import pytest
 
 from rwcnet_runtime.backends import onnxruntime_cuda as module
-from rwcnet_runtime.backends.choose import choose
+from rwcnet_runtime.backends.choose import open_cascade
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
 from rwcnet_runtime.bundle import Bundle
@@ -61,15 +61,16 @@ class Runtime:
     SessionOptions = ort.SessionOptions
     InferenceSession = Session
     get_available_providers = staticmethod(lambda: [module._PROVIDER])
+    preload_dlls = staticmethod(lambda: None)
 
 
 def test_the_cascade_is_that_of_the_cpu_and_all_follows_one_stream(runtime):
-    backend, _ = choose("onnxruntime-cuda", "fp32")
+    cascade, _ = open_cascade(Bundle.open(), "fp32", "onnxruntime-cuda", threads=1)
     images = np.random.default_rng(0).random((2, 1, 1, 32, 40, 24), dtype=np.float32)
-    found, _ = Cascade(Bundle.open(), "fp32", backend).run(*images)
+    found, _ = cascade.run(*images)
     expected, _ = Cascade(Bundle.open(), "fp32", OnnxRuntimeCpu()).run(*images)
     np.testing.assert_allclose(found, expected, atol=1e-5)  # voxels
-    options = backend.open(Bundle.open(), "compose.onnx", "fp32")._session.options
+    options = cascade.backend.open(Bundle.open(), "compose.onnx", "fp32")._session.options
     assert options["user_compute_stream"] == "7"
     assert options["use_tf32"] == "0"
 
@@ -86,5 +87,5 @@ class CpuOnly:
 
 
 def test_the_build_for_the_cpu_is_named_with_what_to_do(gpu):
-    with pytest.raises(BackendError, match=r"uninstall onnxruntime, then .*rwcnet\[cuda\]"):
-        choose("onnxruntime-cuda", "fp32")
+    with pytest.raises(BackendError, match="computes on the CPU alone: see the README"):
+        open_cascade(Bundle.open(), "fp32", "onnxruntime-cuda")

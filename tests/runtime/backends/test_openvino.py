@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from rwcnet_runtime.backends import openvino
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.backends.openvino import CompiledGraph, OpenVino
 from rwcnet_runtime.bundle import Bundle
@@ -38,11 +39,11 @@ def test_fp32_gives_the_flow_of_onnx_runtime_and_other_sizes_after_it(pair, expe
     np.testing.assert_array_equal(found, again)
 
 
+@pytest.mark.skipif(not openvino._has_bf16(), reason="needs a CPU with bf16")
 def test_bf16_is_another_arithmetic_and_stays_near(pair, expected):
     found, _ = Cascade(Bundle.open(), "bf16", OpenVino()).run(*pair)
     distance = np.linalg.norm(found - expected, axis=1)
-    # On a CPU without bf16 it is computed in float32, and then nothing shows.
-    assert distance.mean() < 0.02  # voxels
+    assert 1e-4 < distance.mean() < 0.02  # voxels
 
 
 def test_results_are_not_written_over_by_the_next_call():

@@ -1,9 +1,10 @@
 """Engines that are run, by stand-ins for TensorRT and CUDA: no GPU was there to run this on."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 
-from rwcnet_runtime.backends.choose import choose
+from rwcnet_runtime.backends.choose import open_cascade
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.backends.tensorrt import TensorRt
 from rwcnet_runtime.bundle import Bundle
@@ -12,6 +13,7 @@ from rwcnet_runtime.devices import Gpu
 from rwcnet_runtime.engines.cache import PlanCache
 from rwcnet_runtime.engines.stages import compile_chain, compile_stages
 from rwcnet_runtime.errors import BackendError
+from rwcnet_runtime.registrar import Registrar, register
 
 BUNDLE = Bundle.open()
 RNG = np.random.default_rng(0)
@@ -22,12 +24,12 @@ def images(*shape):
 
 
 def test_the_cascade_is_that_of_onnx_runtime(running):
-    backend, reason = choose("auto", "fp32")
+    cascade, reason = open_cascade(BUNDLE)
+    backend = cascade.backend
     assert (backend.name, backend.device) == ("tensorrt", "cuda:0")
     assert reason == "the fastest that works here"
     said = []
     backend.say = said.append
-    cascade = Cascade(BUNDLE, "fp32", backend)
     for shape in ((64, 72, 80), (68, 64, 64)):
         pair = images(*shape)
         found, _ = cascade.run(*pair)
@@ -94,8 +96,8 @@ def test_a_damaged_plan_is_not_loaded(running):
 
 def test_what_is_not_there_is_said_with_what_to_do(install, monkeypatch, gpu):
     monkeypatch.setattr("rwcnet_runtime.engines.products.version_of", lambda name: None)
-    with pytest.raises(BackendError, match=r'TensorRT is not .*pip install "rwcnet\[tensorrt\]"'):
-        choose("tensorrt", "fp32")
+    with pytest.raises(BackendError, match=r'tensorrt is not .*pip install "rwcnet\[tensorrt\]"'):
+        open_cascade(BUNDLE, "fp32", "tensorrt")
 
 
 @pytest.mark.parametrize(
@@ -109,12 +111,45 @@ def test_tensorrt_rtx_refuses_the_gpus_of_data_centres(gpu, install, monkeypatch
     reason = tensorrt.TensorRtRtx.missing()
     assert (reason is None) == runs
     if not runs:
-        assert "does not run on NVIDIA X" in reason
-        assert "--backend tensorrt" in reason
+        assert "tensorrt-rtx does not run on NVIDIA X" in reason
+        assert reason.endswith("; tensorrt does")
 
 
 def test_without_a_gpu_it_is_refused(install, monkeypatch):
     install("tensorrt")
     monkeypatch.setattr("rwcnet_runtime.backends.cuda.gpus", list)
     with pytest.raises(BackendError, match="tensorrt needs an NVIDIA GPU, and nvidia-smi names no"):
-        choose("tensorrt", "fp32")
+        open_cascade(BUNDLE, "fp32", "tensorrt")
+
+
+def test_a_registration_from_files_to_report(running, tmp_path):
+    """As a user has it, with the distributions that pip installs."""
+    about = tmp_path / "site" / "tensorrt_cu13-11.4.dist-info"
+    (tmp_path / "site" / "tensorrt-9.9.dist-info").rename(about)
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: tensorrt-cu13\nVersion: 11.4\n")
+    for name in "fm":
+        image = nib.Nifti1Image(RNG.random((20, 24, 28), dtype=np.float32), np.eye(4))
+        image.set_sform(np.eye(4), code=1)
+        nib.save(image, tmp_path / f"{name}.nii")
+    said = []
+    registrar = Registrar(backend="tensorrt", refine=0, say=said.append)
+    found = registrar.register(tmp_path / "f.nii", tmp_path / "m.nii")
+    assert found.report["versions"]["tensorrt-cu13"] == "11.4"
+    assert (found.report["backend"], found.report["device"]) == ("tensorrt", "cuda:0")
+    assert len(said) == 6
+    expected = register(tmp_path / "f.nii", tmp_path / "m.nii", backend="onnxruntime", refine=0)
+    np.testing.assert_allclose(found.displacement_mm, expected.displacement_mm, atol=1e-4)  # mm
+
+
+def test_an_engine_without_memory_or_sizes_is_said(running):
+    backend = TensorRt()
+    graph = backend.open(BUNDLE, "compose.onnx", "fp32")
+    graph.prepare((64, 64, 64))
+    flow = backend.upload(np.zeros((1, 3, 64, 64, 64), np.float32))
+    graph._context.get_tensor_shape = lambda name: (-1, 3, -1, -1, -1)
+    with pytest.raises(BackendError, match="TensorRT failed on"):
+        graph.run(step=flow, below=flow)
+    engine = type(graph._loaded)
+    engine.create_execution_context = lambda self, strategy: None
+    with pytest.raises(BackendError, match="has no memory to run"):
+        backend.open(BUNDLE, "enter3.onnx", "fp32").prepare((64, 64, 64))

@@ -23,7 +23,7 @@ def test_differences_are_lengths_in_voxels(with_precisions, monkeypatch):
     flows["fp16"][1] += 0.4
     flows["fp16"][0, 5, 5, :2] += 1.7  # two voxels of a thousand
 
-    def register(fixed, moving, *, backend, engine, bundle):
+    def register(fixed, moving, *, backend, engine, refine, bundle):
         return SimpleNamespace(mapping=SimpleNamespace(flow_vox=flows[engine]))
 
     monkeypatch.setattr(check, "register", register)

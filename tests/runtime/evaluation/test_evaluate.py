@@ -8,7 +8,7 @@ import SimpleITK as sitk  # noqa: N813
 
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation import Case, evaluate_bundle, evaluate_fields, measure
-from rwcnet_runtime.registration import Registrar
+from rwcnet_runtime.registrar import Registrar
 from rwcnet_runtime.volumes import read_volume, write_displacement
 
 SHIFT = np.array([4.0, -2.0, 2.0])  # whole voxels of 2 mm, RAS

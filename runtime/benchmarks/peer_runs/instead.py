@@ -1,4 +1,4 @@
-"""The reference model in the place of a bundle's cascade, for comparison."""
+"""What stands in the place of a bundle's cascade, for comparison."""
 
 from __future__ import annotations
 
@@ -13,24 +13,22 @@ from numpy.typing import NDArray
 from rwcnet_ref.checkpoint import load_weights, shipped
 
 
-class TorchCascade:
-    """Runs the shipped weights in PyTorch, eagerly.
+class Instead:
+    """Finds flows as `rwcnet_runtime.cascade.Cascade` does, by other means.
 
     Parameters
     ----------
-    engine
-        "fp32", or "bf16": what PyTorch's autocast makes of it.
+    what
+        "zero", no displacement; or the shipped weights in PyTorch, eagerly: "torch fp32", or
+        "torch bf16", what PyTorch's autocast makes of it.
     threads
         CPU threads.
     """
 
-    def __init__(self, engine: str, threads: int) -> None:
+    def __init__(self, what: str, threads: int) -> None:
         torch.set_num_threads(threads)
+        self._what = what
         self._model = load_weights(shipped("base"))[0].eval()
-        self._lower = {
-            "fp32": contextlib.nullcontext,
-            "bf16": lambda: torch.autocast("cpu", dtype=torch.bfloat16),
-        }[engine]
 
     def run(
         self,
@@ -38,8 +36,15 @@ class TorchCascade:
         moving: NDArray[np.float32],
         progress: Callable[[str, float], None],
     ) -> tuple[NDArray[np.float32], dict[str, float]]:
-        """Return the flow and the seconds it took, as `rwcnet_runtime.cascade.Cascade.run`."""
+        """Return the flow and the seconds it took."""
+        if self._what == "zero":
+            return np.zeros((1, 3, *fixed.shape[2:]), np.float32), {"network": 0.0}
+        lower = (
+            torch.autocast("cpu", dtype=torch.bfloat16)
+            if self._what == "torch bf16"
+            else contextlib.nullcontext()
+        )
         start = time.perf_counter()
-        with torch.inference_mode(), self._lower():
+        with torch.inference_mode(), lower:
             flow = self._model(torch.from_numpy(fixed), torch.from_numpy(moving)).float().numpy()
         return flow, {"network": time.perf_counter() - start}
