@@ -128,6 +128,23 @@ def refinement(report: Row) -> list[Sequence[str]]:
     return lines
 
 
+def refinement_steps(report: Row) -> list[Sequence[str]]:
+    """Return a line for each number of threads."""
+    size = " x ".join(map(str, report["size"]))
+    return [
+        ("threads", f"a step at {size}", "ConvexAdam's", "times as fast"),
+        *(
+            (
+                threads,
+                f"{step['rwcnet']['seconds']:.2f} s",
+                f"{step['convexadam']['seconds']:.2f} s",
+                f"{step['convexadam']['seconds'] / step['rwcnet']['seconds']:.1f}",
+            )
+            for threads, step in report["steps"].items()
+        ),
+    ]
+
+
 def known_displacement(report: Row) -> list[Sequence[str]]:
     """Return one line an image and change of contrast."""
     return [
@@ -242,6 +259,7 @@ def graph_passes(report: Row) -> list[Sequence[str]]:
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
     ("refinement", "README.md", "*-refinement*.json", refinement),
+    ("refinement steps", "README.md", "*-adam-step.json", refinement_steps),
     ("comparison", "README.md", "*-compare.json", comparison.methods),
     ("growth", "README.md", "*-compare.json", comparison.growth),
     ("arithmetic", "README.md", "*-compare.json", comparison.arithmetic),

@@ -2,12 +2,12 @@
 
     python runtime/benchmarks/refinement.py runtime/benchmarks/cases/*.csv \
         -o runtime/benchmarks/results/DATE-refinement.json
-    python runtime/benchmarks/refinement.py -o runtime/benchmarks/results/DATE-refinement-step.json
+    python runtime/benchmarks/refinement.py -o runtime/benchmarks/results/DATE-adam-step.json
 
 Every case is registered once without refinement, and that flow is refined with each kind of
 features and the bundle's own settings. Without cases, a step is timed at 160 x 192 x 224 beside a
-step of ConvexAdam's Adam part, on the same grid with as many features (12) and threads, on a
-machine that should have nothing else to do. Data are read from
+step of ConvexAdam's Adam part, on the same grid with as many features (12), with one thread and
+with all cores, which should have nothing else to do. Data are read from
 ``RWCNET_DATA`` (by default ``../shared/data``); ConvexAdam's environment is made below ``--work``.
 Linux only.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import sys
 import time
@@ -121,7 +122,7 @@ def main() -> None:
     parser.add_argument("cases", type=Path, nargs="*", help="cases files; none: time a step")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON to write")
     parser.add_argument("--work", type=Path, default=Path("runs/peers"), help="%(default)s")
-    parser.add_argument("--threads", type=int, default=1, help="%(default)s")
+    parser.add_argument("--threads", type=int, default=1, help="of cases; %(default)s")
     parser.add_argument("--pairs", type=int, help="only the first ones of each cases file")
     options = parser.parse_args()
     registrar = Registrar(backend="onnxruntime", threads=options.threads, refine=0)
@@ -135,12 +136,15 @@ def main() -> None:
         "results": {},
     }
     if not options.cases:
-        launcher = Launcher(options.work / "environments", options.threads)
-        report["step"] = {
-            "size": SIZE,
-            "features": MIND_CHANNELS,
-            "rwcnet": time_step(registrar.bundle, options.threads),
-            "convexadam": launcher.run("convexadam", "run_adam_steps.py", {"size": SIZE}),
+        report["size"], report["features"] = SIZE, MIND_CHANNELS
+        report["steps"] = {
+            threads: {
+                "rwcnet": time_step(registrar.bundle, threads),
+                "convexadam": Launcher(options.work / "environments", threads).run(
+                    "convexadam", "run_adam_steps.py", {"size": SIZE}
+                ),
+            }
+            for threads in sorted({1, len(os.sched_getaffinity(0))})
         }
     backend = OnnxRuntimeCpu(options.threads)
     refiners = {

@@ -79,3 +79,9 @@ def test_kinds_of_features_stand_side_by_side():
     assert error == ("lung CT, two visits (1)", "TRE, mm", "2.00", "1.50", "1.50", "1.50")
     assert folded[1:3] == ("folded voxels, %", "0.000")
     assert time[1:4] == ("time, s", "", "2.0")
+
+
+def test_a_step_stands_beside_convexadams():
+    step = {"rwcnet": {"seconds": 0.2}, "convexadam": {"seconds": 0.5}}
+    _, row = readme.refinement_steps({"size": [4, 5, 6], "steps": {"1": step}})
+    assert row == ("1", "0.20 s", "0.50 s", "2.5")
