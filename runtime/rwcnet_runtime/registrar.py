@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from rwcnet_runtime.backends.choose import AUTO, open_cascade
@@ -36,6 +39,18 @@ class _Stopwatch:
         start = time.perf_counter()
         yield
         self.seconds[part] = time.perf_counter() - start
+
+
+@dataclass(frozen=True, eq=False)
+class _Inputs:
+    """A pair, read: images, start, where the refinement counts, files for the report."""
+
+    fixed: Volume
+    moving: Volume
+    initial: sitk.Transform | None
+    counts: NDArray[np.float32]
+    given: dict[str, str | None]
+    clock: _Stopwatch
 
 
 def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDArray[np.float32]:
@@ -196,15 +211,68 @@ class Registrar:
         BackendError
             If the backend fails on them.
         """
+        return self._run(self._read(fixed, moving, initial_transform, fixed_mask), progress)
+
+    def register_all(
+        self,
+        pairs: Iterable[dict[str, str | Path]],
+        progress: Progress = lambda part, share: None,
+    ) -> Iterator[Registration]:
+        """Align pair after pair; the next one is read while one is computed.
+
+        Parameters
+        ----------
+        pairs
+            What `register` takes of files, by its names: ``{"fixed": ..., "moving": ...}``.
+        progress
+            As of `register`, for each pair.
+
+        Yields
+        ------
+        Registration
+            In the order of the pairs.
+
+        Raises
+        ------
+        InputError, BackendError
+            As `register`, at the pair that is to blame.
+        """
+        waiting = iter(pairs)
+        with ThreadPoolExecutor(max_workers=1) as reader:
+            ahead = [reader.submit(self._read, **pair) for pair in islice(waiting, 1)]
+            while ahead:
+                inputs = ahead.pop().result()
+                ahead = [reader.submit(self._read, **pair) for pair in islice(waiting, 1)]
+                yield self._run(inputs, progress)
+
+    def _read(
+        self,
+        fixed: str | Path,
+        moving: str | Path,
+        initial_transform: str | Path | None = None,
+        fixed_mask: str | Path | None = None,
+    ) -> _Inputs:
         clock = _Stopwatch()
         with clock("read"):
-            still, other = read_volume(Path(fixed)), read_volume(Path(moving))
+            still = read_volume(Path(fixed))
             initial = (
                 None
                 if initial_transform is None
                 else read_initial_transform(Path(initial_transform))
             )
-            counts = self._counts(still, fixed_mask)
+            given = {"initial_transform": initial_transform, "fixed_mask": fixed_mask}
+            return _Inputs(
+                still,
+                read_volume(Path(moving)),
+                initial,
+                self._counts(still, fixed_mask),
+                {name: None if path is None else str(path) for name, path in given.items()},
+                clock,
+            )
+
+    def _run(self, inputs: _Inputs, progress: Progress) -> Registration:
+        still, other, initial = inputs.fixed, inputs.moving, inputs.initial
+        clock = inputs.clock
         with clock("prepare"):
             start = Mapping(still.grid, other.grid, initial)
             if not start.inside().any():
@@ -222,7 +290,7 @@ class Registrar:
         losses: list[float] = []
         if self._refiner is not None:
             with clock("refine"):
-                weight = padding.apply(counts)[None, None]
+                weight = padding.apply(inputs.counts)[None, None]
                 flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
         with clock("warp"):
             mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
@@ -235,8 +303,7 @@ class Registrar:
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "fixed": str(still.path),
             "moving": str(other.path),
-            "initial_transform": None if initial_transform is None else str(initial_transform),
-            "fixed_mask": None if fixed_mask is None else str(fixed_mask),
+            **inputs.given,
             **self.chosen(),
             "refinement_losses": [round(loss, 6) for loss in losses],
             "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},

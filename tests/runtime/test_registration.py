@@ -162,6 +162,23 @@ def test_a_registrar_gives_the_same_for_pair_after_pair(pair, registration):
     assert "load" in registration.report["seconds"]
 
 
+def test_pairs_are_read_ahead_and_come_in_order(pair, brain, tmp_path):
+    fixed, moving = pair
+    registrar = Registrar(refine=0)
+    pairs = [{"fixed": fixed, "moving": moving}, {"fixed": moving, "moving": fixed}]
+    both = list(registrar.register_all(pairs))
+    assert [found.report["fixed"] for found in both] == [str(fixed), str(moving)]
+    for found, given in zip(both, pairs, strict=True):
+        expected = registrar.register(**given)
+        np.testing.assert_array_equal(found.displacement_mm, expected.displacement_mm)
+    one_by_one = registrar.register_all(
+        [pairs[0], {"fixed": tmp_path / "gone.nii", "moving": moving}]
+    )
+    next(one_by_one)  # a pair that is to blame stops no pair before it
+    with pytest.raises(InputError, match=r"gone\.nii"):
+        next(one_by_one)
+
+
 def test_onnx_runtime_and_openvino_find_the_same_displacement(pair):
     other = register(*pair, backend="openvino", refine=0)
     found = register(*pair, backend="onnxruntime", refine=0, threads=1)
