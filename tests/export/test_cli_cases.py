@@ -64,7 +64,7 @@ def test_the_report_is_what_an_evaluation_of_the_bundle_finds(
     assert found["files"] == manifest.files
     assert found["environment"]["versions"].keys() >= {"torch", "onnx", "onnxscript", "onnx-ir"}
     assert len(found["stages"]) == 1
-    assert list(found["passes"]) == ["stage1", "features1", "compose", "resample"]
+    assert list(found["passes"]) == ["stage1", "features1", "compose", "mind", "refine", "resample"]
     assert all(len(each) == 4 for each in found["passes"].values())
     assert list(found["nodes"]) == ["fp16"]
     assert list(found["nodes"]["fp16"]) == ["1"]
