@@ -52,9 +52,9 @@ BACKENDS = {
 # Without refinement, and with that of the bundle; PyTorch runs the same weights.
 OURS: dict[str, Row] = {
     **{name: settings | {"refine": 0} for name, settings in BACKENDS.items()},
-    "onnxruntime fp32, refined": {"backend": "onnxruntime"},
-    "openvino bf16, refined": {"backend": "openvino", "engine": "bf16"},
-    "refinement from zero, 80 steps": {"backend": "onnxruntime", "instead": "zero", "refine": 80},
+    "onnxruntime fp32 refined": {"backend": "onnxruntime"},
+    "openvino bf16 refined": {"backend": "openvino", "engine": "bf16"},
+    "refinement from zero": {"backend": "onnxruntime", "instead": "zero", "refine": 80},
     "torch fp32": {"backend": "onnxruntime", "instead": "torch fp32", "refine": 0},
     "torch bf16": {"backend": "onnxruntime", "instead": "torch bf16", "refine": 0},
 }
