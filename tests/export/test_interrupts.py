@@ -127,6 +127,7 @@ def test_held_back_until_the_end_of_a_block() -> None:
     assert done == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_real_process_stops_in_the_exporter(tmp_path: Path, number: int, code: int) -> None:
     start = (
