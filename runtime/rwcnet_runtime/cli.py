@@ -9,8 +9,13 @@ import typer
 from rich.progress import TaskID
 
 from rwcnet_runtime.backends.choose import AUTO, NAMES
-from rwcnet_runtime.bundle import REFINEMENT_FEATURES
-from rwcnet_runtime.commands import one_sentence_errors, progress_bars
+from rwcnet_runtime.commands import (
+    Refine,
+    RefineFeatures,
+    Threads,
+    one_sentence_errors,
+    progress_bars,
+)
 from rwcnet_runtime.registrar import register
 from rwcnet_runtime.registration import OUTPUTS, Registration
 from rwcnet_runtime.writing import check_output
@@ -89,15 +94,9 @@ def infer(
         str,
         typer.Option(help=f"What runs it: {', '.join(NAMES)}; {AUTO} is the fastest here."),
     ] = AUTO,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
-    refine: Annotated[
-        int | None,
-        typer.Option(help="Steps of refinement, at most; 0: none. Default: the bundle's."),
-    ] = None,
-    refine_features: Annotated[
-        str | None,
-        typer.Option(help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}."),
-    ] = None,
+    threads: Threads = None,
+    refine: Refine = None,
+    refine_features: RefineFeatures = None,
     fixed_mask: Annotated[
         Path | None, typer.Option(help="Mask on FIXED's grid: where the refinement compares.")
     ] = None,

@@ -3,12 +3,23 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from rwcnet_runtime.bundle import REFINEMENT_FEATURES
 from rwcnet_runtime.errors import RwcnetError
+
+# Options that mean one thing in every command that registers.
+Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")]
+Refine = Annotated[
+    int | None, typer.Option(help="Steps of refinement, at most; 0: none. Default: the bundle's.")
+]
+RefineFeatures = Annotated[
+    str | None, typer.Option(help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}.")
+]
 
 
 @contextmanager

@@ -47,7 +47,6 @@ class CudaBackend(Backend):
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
         self.device = "cuda:0"
-        self.gpu = gpus()[0]
         # As nvidia-smi counts, which says what the first one is.
         os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
         self._cuda: Any = import_module("cuda.bindings.runtime")

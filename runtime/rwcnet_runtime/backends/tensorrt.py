@@ -10,7 +10,7 @@ from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.devices import gpus
 from rwcnet_runtime.engines.cache import Plan
 from rwcnet_runtime.engines.messages import error_log
-from rwcnet_runtime.engines.products import PRODUCTS, Product
+from rwcnet_runtime.engines.products import TENSORRT, TENSORRT_RTX, Product
 from rwcnet_runtime.engines.profile import (
     DEFAULT_SHAPES,
     Profile,
@@ -34,15 +34,15 @@ _ARITHMETIC = {
 class TensorRt(CudaBackend):
     """Runs engines that TensorRT built."""
 
-    name = "tensorrt"
-    programs = ("tensorrt", "tensorrt-cu13", "tensorrt-cu12")
-    extra = "tensorrt"
+    product: ClassVar[Product] = TENSORRT
+    name = TENSORRT.name
+    programs = TENSORRT.distributions
+    extra = TENSORRT.name
     how_to_install = 'tensorrt is not installed: pip install "rwcnet[tensorrt]"'
     arithmetic: ClassVar = _ARITHMETIC
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__(threads)
-        self.product = self._product()
         try:
             self.trt: Any = import_module(self.product.module)
         except ImportError as error:
@@ -57,13 +57,9 @@ class TensorRt(CudaBackend):
         self._scratch = DeviceArray(0, (0,))
 
     @classmethod
-    def _product(cls) -> Product:
-        return next(product for product in PRODUCTS if product.name == cls.name)
-
-    @classmethod
     def installed(cls) -> bool:
         """Return whether the product is there, whole."""
-        return cls._product().version is not None
+        return cls.product.version is not None
 
     def open(self, bundle: Bundle, name: str, engine: str) -> EngineGraph:
         """Return a graph whose engine is loaded when the size of an image is known."""
@@ -88,9 +84,10 @@ class TensorRt(CudaBackend):
 class TensorRtRtx(TensorRt):
     """Runs engines that TensorRT-RTX built."""
 
-    name = "tensorrt-rtx"
-    programs = ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12")
-    extra = "tensorrt-rtx"
+    product = TENSORRT_RTX
+    name = TENSORRT_RTX.name
+    programs = TENSORRT_RTX.distributions
+    extra = TENSORRT_RTX.name
     how_to_install = 'tensorrt-rtx is not installed: pip install "rwcnet[tensorrt-rtx]"'
 
     @classmethod

@@ -42,24 +42,23 @@ class Product:
         return next(filter(None, map(version_of, self.distributions)), None)
 
 
-PRODUCTS = (
-    Product(
-        "tensorrt",
-        "tensorrt",
-        "TensorRT",
-        ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
-        timing_cache=True,
-        plugin=True,
-    ),
-    Product(
-        "tensorrt-rtx",
-        "tensorrt_rtx",
-        "TensorRT-RTX",
-        ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
-        timing_cache=False,
-        plugin=False,
-    ),
+TENSORRT = Product(
+    "tensorrt",
+    "tensorrt",
+    "TensorRT",
+    ("tensorrt", "tensorrt-cu13", "tensorrt-cu12"),
+    timing_cache=True,
+    plugin=True,
 )
+TENSORRT_RTX = Product(
+    "tensorrt-rtx",
+    "tensorrt_rtx",
+    "TensorRT-RTX",
+    ("tensorrt-rtx", "tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+    timing_cache=False,
+    plugin=False,
+)
+PRODUCTS = (TENSORRT, TENSORRT_RTX)
 
 
 def find_product(name: str) -> Product:

@@ -9,8 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rwcnet_runtime.backends.choose import AUTO, NAMES
-from rwcnet_runtime.bundle import REFINEMENT_FEATURES
-from rwcnet_runtime.commands import one_sentence_errors
+from rwcnet_runtime.commands import Refine, RefineFeatures, Threads, one_sentence_errors
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import read_cases
 from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
@@ -40,15 +39,9 @@ def evaluate(
     backend: Annotated[
         str | None, typer.Option(help=f"What runs it: {', '.join(NAMES)}. Default: {AUTO}.")
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")] = None,
-    refine: Annotated[
-        int | None,
-        typer.Option(help="Steps of refinement, at most; 0: none. Default: the bundle's."),
-    ] = None,
-    refine_features: Annotated[
-        str | None,
-        typer.Option(help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}."),
-    ] = None,
+    threads: Threads = None,
+    refine: Refine = None,
+    refine_features: RefineFeatures = None,
     fields: Annotated[
         Path | None,
         typer.Option(help="Folder of displacement fields to measure instead of a bundle."),
