@@ -8,6 +8,7 @@ divided by has a floor, so that constant images give finite values and gradients
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,7 @@ def mind_ssc_descriptor(image: Tensor) -> Tensor:
     ``exp(-D / V)``, D being the mean squared difference of the patches (3^3) around two of the six
     neighbours two voxels away, and V the mean of all D at the voxel. As in its authors' code, the
     smallest D is subtracted first and V is held within 1e-3 and 1e3 of its mean over the image.
+    Beyond the image its border is repeated.
 
     Parameters
     ----------
@@ -85,20 +87,28 @@ def mind_ssc_descriptor(image: Tensor) -> Tensor:
     Tensor
         (b, 12, i, j, k) within 0..1: a channel for each pair of neighbours that are not opposite.
     """
-    padded = F.pad(image, [_MIND_DISTANCE] * 6, mode="replicate")
-    neighbours = [(axis, _shifted(padded, axis, offset)) for axis in (2, 3, 4) for offset in (0, 2)]
-    differences = [
-        (first - second).square()
-        for (axis, first), (other, second) in itertools.combinations(neighbours, 2)
-        if axis != other
-    ]
-    unlike = _box_mean(torch.cat(differences, 1), 2 * _MIND_RADIUS + 1)
+    d, r = _MIND_DISTANCE, _MIND_RADIUS
+    padded = F.pad(image, [2 * d + r] * 6, mode="replicate")
+    # Neighbours a and b of one voxel are -b and -a of the voxel at -a - b: of the twelve pairs two
+    # each share their differences, which are made once, on a grid that reaches d + r further.
+    differences, elsewhere = [], []
+    for p, q in itertools.combinations(range(3), 2):
+        for sign in (1, -1):
+            first, second = [0, 0, 0], [0, 0, 0]
+            first[p], second[q] = d, sign * d
+            apart = _shifted(padded, first, d) - _shifted(padded, second, d)
+            differences.append(apart.square())
+            elsewhere.append([-a - b for a, b in zip(first, second, strict=True)])
+    patches = _box_sum(torch.cat(differences, 1), 2 * r + 1) / (2 * r + 1) ** 3
+    here = _shifted(patches, (0, 0, 0), d)
+    there = [_shifted(patches[:, n : n + 1], place, d) for n, place in enumerate(elsewhere)]
+    unlike = torch.cat([here, *there], 1)
     variance = unlike.mean(1, keepdim=True)
     # A gradient through these limits would tie every voxel to all others.
     typical = variance.detach().mean((2, 3, 4), keepdim=True)
     low, high = (typical * factor for factor in _MIND_VARIANCE)
     variance = torch.minimum(torch.maximum(variance, low), high) + torch.finfo(image.dtype).eps ** 2
-    return (-(unlike - unlike.amin(1, keepdim=True)) / variance).exp()
+    return ((unlike.amin(1, keepdim=True) - unlike) / variance).exp()
 
 
 def mind_ssc(fixed: Tensor, warped: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -139,9 +149,17 @@ def _parzen(image: Tensor) -> Tensor:
     return (-0.5 * (from_centre / width).square()).softmax(1)
 
 
-def _shifted(padded: Tensor, axis: int, offset: int) -> Tensor:
-    """Cut the image out of its padded form, moved by ``(offset - 1) * _MIND_DISTANCE``."""
-    for other in (2, 3, 4):
-        start = (offset if other == axis else 1) * _MIND_DISTANCE
-        padded = padded.narrow(other, start, padded.shape[other] - 2 * _MIND_DISTANCE)
+def _shifted(padded: Tensor, offsets: Sequence[int], edge: int) -> Tensor:
+    """Cut `edge` voxels off every side of (b, c, i, j, k), after a move by `offsets` within it."""
+    for axis, offset in enumerate(offsets, start=2):
+        padded = padded.narrow(axis, edge + offset, padded.shape[axis] - 2 * edge)
     return padded
+
+
+def _box_sum(values: Tensor, window: int) -> Tensor:
+    """Sum over cubes of an odd edge, only where they lie within (b, c, i, j, k)."""
+    for axis in (2, 3, 4):
+        length = values.shape[axis] - window + 1
+        parts = [values.narrow(axis, start, length) for start in range(window)]
+        values = sum(parts[1:], parts[0])
+    return values

@@ -75,14 +75,11 @@ def mind_at(image, place):
     def patch(centre):
         return image[tuple(slice(n - 1, n + 2) for n in centre)]
 
-    steps = [sign * 2 * np.eye(3, dtype=int)[axis] for axis in range(3) for sign in (-1, 1)]
-    distances = np.array(
-        [
-            np.mean((patch(place + a) - patch(place + b)) ** 2)
-            for a, b in itertools.combinations(steps, 2)
-            if (a + b).any()
-        ]
-    )
+    axes = 2 * np.eye(3, dtype=int)
+    # Of two axes p < q: p with q and with -q, then of both pairs the mirrored ones, -q with -p.
+    pairs = [(p, sign * q) for p, q in itertools.combinations(axes, 2) for sign in (1, -1)]
+    pairs += [(-b, -a) for a, b in pairs]
+    distances = np.array([np.mean((patch(place + a) - patch(place + b)) ** 2) for a, b in pairs])
     return np.exp(-(distances - distances.min()) / distances.mean())
 
 

@@ -56,7 +56,8 @@ class OpenVino(Backend):
 
     def open(self, bundle: Bundle, name: str, engine: str) -> Session:
         """Open a graph between stages, in ONNX Runtime: gathers are faster there."""
-        return Session(bundle.graph_path(name), self.threads, keep=False)
+        # What leads into a stage leaves OpenVINO the memory; after `compose` ONNX Runtime goes on.
+        return Session(bundle.graph_path(name), self.threads, keep=not name.startswith("enter"))
 
 
 class CompiledGraph:
