@@ -170,16 +170,17 @@ def apply(
     for path in (target, record):
         if path.exists() and not overwrite:
             raise InputError(f"{path} is there already; choose another with -o or --overwrite it.")
+    if not request.source.is_file():
+        raise InputError(f"{request.source} is not a file; give the path of one.")
     chain = read_chain(request.transforms)
     # A picture is pulled: where do its new voxels come from? Points are pushed, the other way.
     if request.is_image != request.to_fixed:
         chain = chain.inverse()
-    tally = Tally()
     with all_or_none(target.parent, files) as folder:
         if request.is_image:
-            how = _image(request, chain, folder / target.name, tally, say, progress)
+            how, tally = _image(request, chain, folder / target.name, say, progress)
         else:
-            how = _points(request, chain, folder / target.name, tally, say)
+            how, tally = _points(request, chain, folder / target.name, say)
         report = _report(request, how, tally)
         (folder / record.name).write_text(json.dumps(report, indent=2) + "\n")
     return report
@@ -189,10 +190,9 @@ def _image(
     request: Request,
     chain: Chain,
     path: Path,
-    tally: Tally,
     say: Callable[[str], None],
     progress: Callable[[float], None],
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], Tally]:
     grid, reference = _reference(request, chain)
     picture = read_picture(request.source)
     check_format(path, grid, picture.frames.shape[3] if picture.frames.ndim == 4 else 1)
@@ -204,42 +204,43 @@ def _image(
     kind = "label map" if labels else "image"
     say(f"{request.source}: {kind} ({why}), interpolation {interpolation}")
     say(f"grid of {reference}: {' x '.join(map(str, grid.shape))} voxels")
-    result = resample(
+    result, tally = resample(
         picture,
         chain,
         grid,
-        tally,
         labels=labels,
         interpolation=interpolation,
         progress=progress,
     )
     write_picture(path, result)
-    return {
+    how = {
         "kind": kind,
         "kind_chosen": why,
         "interpolation": interpolation,
         "reference": str(reference),
     }
+    return how, tally
 
 
 def _points(
-    request: Request, chain: Chain, path: Path, tally: Tally, say: Callable[[str], None]
-) -> dict[str, Any]:
+    request: Request, chain: Chain, path: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], Tally]:
     if request.source.suffix in STREAMLINES:
         how = {"kind": "streamlines", "frame": "RAS"}
         grid = None
         if request.source.suffix == ".trk":
             grid, reference = _reference(request, chain.inverse())
             how["reference"] = str(reference)
-        move_streamlines(request.source, path, chain, grid, tally)
+        tally = move_streamlines(request.source, path, chain, grid)
     else:
         found = read_point_set(request.source, request.frame)
         moved = chain.move(found.points)
+        tally = Tally()
         tally.add(moved)
         path.write_bytes(found.content(moved.points))
         how = {"kind": "points", "frame": found.frame}
     say(f"{request.source}: {tally.points} points ({how['frame']} mm)")
-    return how
+    return how, tally
 
 
 def _reference(request: Request, chain: Chain) -> tuple[ImageGrid, Path]:

@@ -79,6 +79,11 @@ def read_point_set(path: Path, frame: str | None) -> PointSet:
             f"{path} says that its points are {stated}, --frame says {frame}; leave --frame out."
         )
     settled = stated or frame
+    if not settled and path.suffix == ".gii":
+        raise InputError(
+            f"{path} is in FreeSurfer's own frame, which is shifted against the world; convert it "
+            "with mris_convert --to-scanner, or give --frame RAS if that was done."
+        )
     if not settled:
         raise InputError(
             f"{path} does not say the frame of its points; give --frame RAS or --frame LPS (points "
@@ -141,7 +146,7 @@ def _columns(
         for row, point in zip(rows, moved, strict=True):
             cells = list(row)
             for place, value in zip(places, point, strict=True):
-                cells[place] = f"{value:.6f}"
+                cells[place] = f"{round(value, 6) + 0.0:.6f}"  # no minus before zero
             writer.writerow(cells)
         return text.getvalue().encode()
 

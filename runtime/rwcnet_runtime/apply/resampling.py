@@ -24,12 +24,11 @@ def resample(
     picture: Picture,
     chain: Chain,
     grid: ImageGrid,
-    tally: Tally,
     *,
     labels: bool,
     interpolation: str,
     progress: Callable[[float], None] = lambda share: None,
-) -> Picture:
+) -> tuple[Picture, Tally]:
     """Pull a picture onto a grid.
 
     Parameters
@@ -40,8 +39,6 @@ def resample(
         From points of `grid` to points of the picture, whichever of them is fixed.
     grid : ImageGrid
         Where the result shall lie.
-    tally : Tally
-        Is told where the voxels went.
     labels : bool
         Whether the values are labels. "linear" then interpolates the share of each label and takes
         the largest.
@@ -54,6 +51,8 @@ def resample(
     -------
     Picture
         On `grid`; label maps of the type of the file, images float32. 0 outside of the picture.
+    Tally
+        Of the voxels.
 
     Raises
     ------
@@ -78,6 +77,7 @@ def resample(
         "linear": sitk.sitkLabelLinear if labels else sitk.sitkLinear,
     }[interpolation]
     result = np.empty((*grid.shape, len(images)), picture.frames.dtype if labels else np.float32)
+    tally = Tally()
     for part, points in _points_of(grid):
         moved = chain.move(points)
         tally.add(moved)
@@ -86,7 +86,7 @@ def resample(
             result[..., part, n] = sample(image, voxels, kind).reshape(result[..., part, n].shape)
         progress(part.stop / grid.shape[2])
     frames = result if picture.frames.ndim == 4 else result[..., 0]
-    return Picture(frames, grid, picture.timing)
+    return Picture(frames, grid, picture.timing), tally
 
 
 def _points_of(grid: ImageGrid) -> Iterator[tuple[slice, NDArray[np.float64]]]:

@@ -10,8 +10,9 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import aff2axcodes
 from nibabel.streamlines.header import Field
-from nibabel.streamlines.tractogram import LazyTractogram, TractogramItem
+from nibabel.streamlines.tractogram import LazyTractogram
 from nibabel.streamlines.tractogram_file import DataError, HeaderError
+from numpy.typing import NDArray
 
 from rwcnet_runtime.apply.chain import Chain
 from rwcnet_runtime.apply.tally import Tally
@@ -22,9 +23,7 @@ _POINTS_AT_ONCE = 200_000
 _UNREADABLE = (HeaderError, DataError, ValueError, TypeError, LookupError)
 
 
-def move_streamlines(
-    source: Path, target: Path, chain: Chain, grid: ImageGrid | None, tally: Tally
-) -> None:
+def move_streamlines(source: Path, target: Path, chain: Chain, grid: ImageGrid | None) -> Tally:
     """Write a file of streamlines with all its points moved; what is known of them stays.
 
     Parameters
@@ -36,22 +35,32 @@ def move_streamlines(
     grid : ImageGrid, optional
         Of the image that the streamlines belong to now, in the axis order of its file; needed for
         ``.trk``, whose header holds it.
-    tally : Tally
-        Is told where the points went.
+
+    Returns
+    -------
+    Tally
+        Of the points.
 
     Raises
     ------
     InputError
         If the file cannot be read.
     """
+    tally = Tally()
     try:
-        file = nib.streamlines.load(source, lazy_load=True)
-        moved = LazyTractogram.from_data_func(lambda: _moved(file.tractogram, chain, tally))
-        moved.affine_to_rasmm = np.eye(4)
+        found = nib.streamlines.load(source, lazy_load=True).tractogram
+        # Not of items: nibabel would read and write those of .trk without the affine to the world.
+        moved = LazyTractogram(
+            lambda: _moved(found.streamlines, chain, tally),
+            found.data_per_streamline,
+            found.data_per_point,
+            affine_to_rasmm=np.eye(4),
+        )
         header = _header(grid) if grid is not None else None
         nib.streamlines.save(moved, str(target), header=header)
     except _UNREADABLE as error:
         raise InputError(f"{source} cannot be read as streamlines ({error}).") from error
+    return tally
 
 
 def _header(grid: ImageGrid) -> dict[str, Any]:
@@ -63,12 +72,14 @@ def _header(grid: ImageGrid) -> dict[str, Any]:
     }
 
 
-def _moved(tractogram: LazyTractogram, chain: Chain, tally: Tally) -> Iterator[TractogramItem]:
-    waiting: list[TractogramItem] = []
+def _moved(
+    streamlines: Iterator[NDArray[np.float32]], chain: Chain, tally: Tally
+) -> Iterator[NDArray[np.float32]]:
+    waiting: list[NDArray[np.float32]] = []
     n = 0
-    for item in tractogram:
-        waiting.append(item)
-        n += len(item.streamline)
+    for streamline in streamlines:
+        waiting.append(streamline)
+        n += len(streamline)
         if n >= _POINTS_AT_ONCE:
             yield from _moved_at_once(waiting, chain, tally)
             waiting, n = [], 0
@@ -77,12 +88,9 @@ def _moved(tractogram: LazyTractogram, chain: Chain, tally: Tally) -> Iterator[T
 
 
 def _moved_at_once(
-    items: list[TractogramItem], chain: Chain, tally: Tally
-) -> Iterator[TractogramItem]:
-    moved = chain.move(np.concatenate([item.streamline for item in items]).astype(np.float64))
+    streamlines: list[NDArray[np.float32]], chain: Chain, tally: Tally
+) -> list[NDArray[np.float32]]:
+    moved = chain.move(np.concatenate(streamlines).astype(np.float64))
     tally.add(moved)
-    ends = np.cumsum([len(item.streamline) for item in items])[:-1]
-    for item, points in zip(items, np.split(moved.points, ends), strict=True):
-        yield TractogramItem(
-            points.astype(np.float32), item.data_for_streamline, item.data_for_points
-        )
+    ends = np.cumsum([len(streamline) for streamline in streamlines])[:-1]
+    return np.split(moved.points.astype(np.float32), ends)

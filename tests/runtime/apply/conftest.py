@@ -19,6 +19,32 @@ def smooth_flow(grid):
     return np.stack(flow).astype(np.float32)
 
 
+# Each orientation once on each side.
+ORIENTATIONS = {
+    "RAS": "LPS",
+    "LAS": "PSR",
+    "LPS": "anisotropic",
+    "PSR": "oblique",
+    "anisotropic": "RAS",
+    "oblique": "LAS",
+}
+
+
+@pytest.fixture(params=ORIENTATIONS)
+def orientation(request):
+    return request.param
+
+
+@pytest.fixture
+def fixed_grid(orientation, make_grid):
+    return make_grid(orientation)
+
+
+@pytest.fixture
+def moving_grid(orientation, make_grid):
+    return make_grid(ORIENTATIONS[orientation], scale=1.1, centre=(3.3, -2.1, 1.4))
+
+
 @pytest.fixture
 def affine_transform():
     """Map LPS mm to LPS mm with rotation, shear, scaling and translation."""

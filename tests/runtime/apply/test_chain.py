@@ -59,9 +59,10 @@ def test_the_first_transform_given_is_the_first_for_fixed_points(
     shift = save_field(grid, np.broadcast_to([6.0, -3.0, 2.0], (*grid.shape, 3)))
     points = np.array([[1.0, 2.0, 3.0]])
     moved = move(points, shift, affine_path).points
-    expected = by_transform(affine_transform, points + [6, -3, 2])
+    step = np.array([6, -3, 2])
+    expected = by_transform(affine_transform, points + step)
     np.testing.assert_allclose(moved, expected, rtol=0, atol=1e-4)  # mm
-    other = by_transform(affine_transform, points) + [6, -3, 2]
+    other = by_transform(affine_transform, points) + step
     assert np.abs(moved - other).max() > 0.3  # mm: the orders can be told apart
     # ITK's composites list the first one last.
     composite = sitk.CompositeTransform(
