@@ -30,6 +30,11 @@ class Given:
     path: Path
     inverted: bool = False
 
+    @property
+    def file(self) -> Path:
+        """The file itself, also where a folder of rwcnet-infer is named."""
+        return self.path / DISPLACEMENT if self.path.is_dir() else self.path
+
     @classmethod
     def parse(cls, text: str) -> Given:
         """Read ``FILE``, or ``[FILE,1]`` for its inverse, as ANTs writes it."""
@@ -82,19 +87,18 @@ def read_chain(transforms: Sequence[Given]) -> Chain:
     """
     steps: list[Step] = []
     for given in transforms:
-        read = Chain(_read(given.path))
+        read = Chain(_read(given))
         steps += read.inverse().steps if given.inverted else read.steps
     return Chain(steps)
 
 
-def _read(path: Path) -> list[Step]:
-    if path.is_dir():
-        if not (path / DISPLACEMENT).is_file():
-            raise InputError(
-                f"{path} is a folder without {DISPLACEMENT}; give one that rwcnet-infer wrote, or "
-                "the path of a transform."
-            )
-        path = path / DISPLACEMENT
+def _read(given: Given) -> list[Step]:
+    path = given.file
+    if given.path.is_dir() and not path.is_file():
+        raise InputError(
+            f"{given.path} is a folder without {DISPLACEMENT}; give one that rwcnet-infer wrote, "
+            "or the path of a transform."
+        )
     if path.name.endswith((".nii", ".nii.gz")):
         return [_read_field(path)]
     return _steps_of(read_initial_transform(path), path)

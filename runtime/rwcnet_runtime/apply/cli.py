@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from rwcnet_runtime.apply.chain import Given
-from rwcnet_runtime.apply.files import Request, apply
+from rwcnet_runtime.apply.files import apply
+from rwcnet_runtime.apply.request import Request
 from rwcnet_runtime.apply.resampling import INTERPOLATIONS
 from rwcnet_runtime.commands import one_sentence_errors, progress_bars
 

@@ -15,10 +15,9 @@ from numpy.typing import NDArray
 
 
 def as_image(array: NDArray[Any]) -> sitk.Image:
-    """Give SimpleITK an array, (i, j, k) or (i, j, k, c), whose points are its voxel indices."""
+    """Give SimpleITK an array, (i, j, k), whose points are its voxel indices."""
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    kji = native.transpose(2, 1, 0, *range(3, array.ndim))
-    return sitk.GetImageFromArray(np.ascontiguousarray(kji), isVector=array.ndim == 4)
+    return sitk.GetImageFromArray(np.ascontiguousarray(native.T))
 
 
 def sample(
@@ -37,7 +36,7 @@ def sample(
 
     Returns
     -------
-    ndarray, (n,) or (n, c)
+    ndarray, (n,)
         Of the image's type; 0 outside of [-0.5, size - 0.5) along an axis.
     """
     resampler = sitk.ResampleImageFilter()

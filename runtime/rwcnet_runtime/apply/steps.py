@@ -82,15 +82,17 @@ class Field:
     displacement_mm: NDArray[np.float32]
 
     @cached_property
-    def _image(self) -> sitk.Image:
-        return as_image(self.displacement_mm)
+    def _components(self) -> list[sitk.Image]:
+        # One by one: of an image of vectors, SimpleITK makes a copy at every call.
+        return [as_image(self.displacement_mm[..., c]) for c in range(3)]
 
     def move(self, points: NDArray[np.float64]) -> Moved:
         """Map points, (n, 3) RAS+ mm."""
         voxels = self.grid.voxel_from_world(points)
         last = np.array(self.grid.shape) - 1
         covered = np.asarray(((voxels >= -0.5) & (voxels <= last + 0.5)).all(axis=1))
-        displacement = sample(self._image, np.clip(voxels, 0, last))
+        within = np.clip(voxels, 0, last)
+        displacement = np.stack([sample(image, within) for image in self._components], axis=1)
         return Moved(points + displacement, covered, np.zeros(len(points)))
 
     def inverse(self) -> Step:
@@ -134,7 +136,9 @@ class _Inverse:
 
     def move(self, points: NDArray[np.float64]) -> Moved:
         start = self.guess.inverse().move(points).points
-        solution, residual = solve(lambda x: self.forward.move(x).points, points, start)
+        solution, residual = solve(
+            lambda x: self.forward.move(x).points, points, start, self.guess.matrix[:3, :3]
+        )
         return Moved(solution, self.forward.move(solution).covered, residual)
 
     def inverse(self) -> Step:

@@ -63,6 +63,12 @@ def test_no_input_is_replaced(shift, points):
     )
     assert result.exit_code == 2
     assert "would be replaced by a result" in result.stderr
+    folder, field = shift.parent / "registration", shift.parent / "registration/displacement.nii.gz"
+    folder.mkdir()
+    shift.rename(field)
+    result = call(field, "-t", folder, "-o", field, "--overwrite")
+    assert result.exit_code == 2
+    assert "would be replaced by a result" in result.stderr
 
 
 def test_a_failure_leaves_what_was_there(tmp_path, shift):

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from rwcnet_runtime.apply import Given
-from rwcnet_runtime.apply.files import Request, apply
+from rwcnet_runtime.apply.files import apply
 from rwcnet_runtime.apply.point_sets import read_point_set
+from rwcnet_runtime.apply.request import Request
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.landmarks import read_landmarks
 

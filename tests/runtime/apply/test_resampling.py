@@ -4,8 +4,9 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from rwcnet_runtime.apply import Given
-from rwcnet_runtime.apply.files import Request, apply
+from rwcnet_runtime.apply.files import apply
 from rwcnet_runtime.apply.pictures import looks_like_labels
+from rwcnet_runtime.apply.request import Request
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.volumes import read_volume
 

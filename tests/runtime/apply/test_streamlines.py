@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from rwcnet_runtime.apply import Given
-from rwcnet_runtime.apply.files import Request, apply
+from rwcnet_runtime.apply.files import apply
+from rwcnet_runtime.apply.request import Request
 from rwcnet_runtime.errors import InputError
 
 SHIFT = [5.0, -4.0, 3.0]
