@@ -128,6 +128,19 @@ def test_half_a_turn_within_a_field_is_inverted(make_grid, save_field, points_in
     np.testing.assert_allclose(back.points, points, rtol=0, atol=0.02)  # mm
 
 
+def test_tissue_squeezed_to_a_twelfth_is_inverted(make_grid, save_field, points_inside):
+    """There the fixed-point iteration gains too little at a step."""
+    grid = make_grid("RAS")
+    world = grid.world_from_voxel(np.moveaxis(np.indices(grid.shape), 0, -1))
+    path = save_field(grid, 0.92 * 6 * np.sin(world / 6))
+    points = points_inside(grid)
+    there = move(points, path).points
+    back = move(there, f"[{path},1]")
+    assert back.residual_mm.max() <= 0.01  # mm
+    # Where all is squeezed, 0.01 mm there is more here.
+    np.testing.assert_allclose(back.points, points, rtol=0, atol=0.2)  # mm
+
+
 def test_what_a_fold_hides_is_reported(make_grid, save_field):
     grid = make_grid("RAS")
     world = grid.world_from_voxel(np.moveaxis(np.indices(grid.shape), 0, -1))
