@@ -18,6 +18,11 @@ def infer() -> None:
     run_command("rwcnet-infer", "rwcnet_runtime.cli:infer_app")
 
 
+def apply() -> None:
+    """Run rwcnet-apply."""
+    run_command("rwcnet-apply", "rwcnet_runtime.apply.cli:apply_app")
+
+
 def demo() -> None:
     """Run rwcnet-demo."""
     run_command("rwcnet-demo", "rwcnet_runtime.cli:demo_app")

@@ -120,6 +120,21 @@ def _decode_nifti(path: Path) -> tuple[NDArray[Any], ImageGrid]:
             f"{path} holds {image.get_data_dtype()} voxels where real numbers are needed; "
             "extract one channel first."
         )
+    grid = grid_of_nifti(path, image)  # before the voxels, which take longer
+    return voxels_of(path, image).reshape(shape), grid
+
+
+def grid_of_nifti(path: Path, image: nib.Nifti1Image) -> ImageGrid:
+    """Return where the voxels of an open NIfTI file lie, those of one frame if it has several.
+
+    Raises
+    ------
+    InputError
+        If it has no invertible affine, or a header from which nibabel and ITK would read different
+        places.
+    """
+    i, j, k = image.shape[:3]
+    shape = i, j, k
     _check_place(path, image.header, shape)
     affine = image.affine.astype(np.float64)
     edges = affine[:3, :3]
@@ -130,7 +145,7 @@ def _decode_nifti(path: Path) -> tuple[NDArray[Any], ImageGrid]:
             f"{path} has a voxel-to-world matrix that cannot be inverted; "
             "repair the sform or qform of its header."
         )
-    return voxels_of(path, image).reshape(shape), ImageGrid(shape, affine)
+    return ImageGrid(shape, affine)
 
 
 def _decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:

@@ -14,8 +14,8 @@ from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 
 FRAMES = ("RAS", "LPS", "voxel")
 
-_FCSV_FRAMES = {"0": "RAS", "RAS": "RAS", "1": "LPS", "LPS": "LPS"}
-_FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
+FCSV_FRAMES = {"0": "RAS", "RAS": "RAS", "1": "LPS", "LPS": "LPS"}
+FCSV_COLUMNS = "id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID"
 
 
 # eq=False: arrays have no single truth value, so a generated __eq__ would raise.
@@ -144,14 +144,14 @@ def paired(
 
 
 def _read_fcsv(path: Path, text: str) -> _Table:
-    frame, columns = "", _FCSV_COLUMNS.split(",")
+    frame, columns = "", FCSV_COLUMNS.split(",")
     rows = []
     for line in text.splitlines():
         key, _, value = line.lstrip("# ").partition("=")
         if not line.startswith("#"):
             rows.append(line)
         elif key.strip() == "CoordinateSystem":
-            frame = _FCSV_FRAMES.get(value.strip(), "")
+            frame = FCSV_FRAMES.get(value.strip(), "")
             if not frame:
                 raise InputError(
                     f"{path} has points in the coordinate system {value.strip()}; save them in "
