@@ -1,0 +1,25 @@
+"""Decode and encode volume files; arrays keep the axis order of the file, and grids say where.
+
+NIfTI goes through nibabel, MetaImage, NRRD and series of DICOM files through SimpleITK.
+"""
+
+from rwcnet_runtime.formats.decode import READABLE, decode
+from rwcnet_runtime.formats.encode import WRITABLE, encode, output_suffix
+from rwcnet_runtime.formats.limits import available_memory, check_size, within_memory
+from rwcnet_runtime.formats.nifti import load_nifti, voxels_of
+from rwcnet_runtime.formats.place import apart_mm, is_same_grid
+
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "apart_mm",
+    "available_memory",
+    "check_size",
+    "decode",
+    "encode",
+    "is_same_grid",
+    "load_nifti",
+    "output_suffix",
+    "voxels_of",
+    "within_memory",
+]
