@@ -24,12 +24,19 @@ SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
 
 # The line by which a header names the file of its voxels, in MetaImage and in NRRD.
 _VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)\s*$", re.I | re.M)
+# ITK writes beyond its arrays where a MetaImage says another number of dimensions than it has.
+_DIMENSIONS = re.compile(rb"NDims\s*[=:]\s*(\S*)")
 _HEADER_BYTES = 1 << 16
 _BITS = re.compile(r"(\d+)-bit")
 
 
 def decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
     """Read one real-valued volume; parameters, returns and errors are those of `decode`."""
+    with path.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+    if not all(re.fullmatch(rb"[2-5]", n) for n in _DIMENSIONS.findall(start)):
+        raise _damaged(path)
+    voxel_file = _voxel_file(path, start)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     with said_once(path):
@@ -51,7 +58,7 @@ def decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
         path,
         math.prod(shape),
         int(bits[1]) // 8 if bits else 8,
-        stored=_voxel_file(path).stat().st_size,
+        stored=voxel_file.stat().st_size,
         packed=True,
     )
     with said_once(path):
@@ -68,29 +75,31 @@ def said_once(path: Path) -> Iterator[None]:
     except RuntimeError as error:
         if "bad_alloc" in str(error) or "Failed to allocate" in str(error):
             raise MemoryError from error
-        raise InputError(
-            f"{path} cannot be read by ITK or is damaged; give an intact volume in one of the "
-            "formats of the README."
-        ) from error
+        raise _damaged(path) from error
 
 
-def _voxel_file(path: Path) -> Path:
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{path} cannot be read by ITK or is damaged; give an intact volume in one of the "
+        "formats of the README."
+    )
+
+
+def _voxel_file(path: Path, start: bytes) -> Path:
     """Return the file that holds the voxels, which must lie beside the header.
 
     ITK would follow a header to any path of this machine, a device or a pipe among them.
     """
-    with path.open("rb") as stream:
-        named = _VOXEL_FILE.search(stream.read(_HEADER_BYTES))
-    name = "LOCAL" if named is None else os.fsdecode(named[1])
+    named = _VOXEL_FILE.search(start)
+    name = "LOCAL" if named is None else named[1].decode(errors="replace")
     if name == "LOCAL":
         return path
-    beside = path.with_name(name) if Path(name).name == name else None
-    if beside is None or not beside.is_file():
+    if name not in {file.name for file in path.parent.iterdir() if file.is_file()}:
         raise InputError(
-            f"{path} says that its voxels are in {name}, which is not a file beside it; put it "
-            "there, or write both into one file."
+            f"{path} says that its voxels are in {name[:80]!r}, which is not a file beside it; put "
+            "it there, or write both into one file."
         )
-    return beside
+    return path.with_name(name)
 
 
 @contextmanager

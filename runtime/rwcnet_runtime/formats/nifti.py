@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -15,7 +17,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.arrayproxy import ArrayProxy
 from nibabel.filebasedimages import ImageFileError
-from nibabel.imageglobals import LoggingOutputSuppressor
+from nibabel.imageglobals import logger
 from nibabel.nifti1 import Nifti1PairHeader
 from nibabel.nifti2 import Nifti2PairHeader
 from nibabel.spatialimages import HeaderDataError
@@ -44,7 +46,8 @@ _UNREADABLE = (
     TypeError,
 )
 _PAIRS = ((".hdr", ".img"), (".hdr.gz", ".img.gz"))
-_FOREIGN_UNITS = ("meter", "micron")
+_OF_MM = (0, 2)  # the lower three bits of xyzt_units: not said, and mm
+_UNITS = {1: "metres", 3: "microns"}
 
 
 def decode_nifti(path: Path) -> tuple[NDArray[Any], ImageGrid]:
@@ -61,6 +64,7 @@ def decode_nifti(path: Path) -> tuple[NDArray[Any], ImageGrid]:
     return voxels_of(path, image).reshape(shape), grid
 
 
+@np.errstate(all="ignore")  # of numbers that no header should hold
 def load_nifti(path: Path) -> nib.Nifti1Image:
     """Open a NIfTI file (of a pair, either) without reading its voxels.
 
@@ -72,7 +76,7 @@ def load_nifti(path: Path) -> nib.Nifti1Image:
     """
     header_path, voxel_path = _files(path)
     try:
-        with LoggingOutputSuppressor():  # what is wrong is said once, below
+        with _unlogged():
             header = _header(header_path)
             negative = header["pixdim"][1:4].min() < 0
             header.check_fix()  # makes them positive, among others
@@ -99,7 +103,11 @@ def load_nifti(path: Path) -> nib.Nifti1Image:
     )
     check_affine(path, affine)
     kind: Any = nib.Nifti2Image if isinstance(header, Nifti2PairHeader) else nib.Nifti1Image
-    image: nib.Nifti1Image = kind(proxy, affine, header)
+    try:
+        with _unlogged():
+            image: nib.Nifti1Image = kind(proxy, affine, header)
+    except _UNREADABLE as error:
+        raise _not_nifti(path) from error
     return image
 
 
@@ -121,6 +129,17 @@ def voxels_of(path: Path, image: nib.Nifti1Image) -> NDArray[Any]:
     except _UNREADABLE as error:
         raise _not_nifti(path) from error
     return voxels
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Keep quiet what nibabel repairs in a header: where it matters, a sentence says it."""
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _files(path: Path) -> tuple[Path, Path]:
@@ -163,17 +182,20 @@ def _not_nifti(path: Path) -> InputError:
     )
 
 
+@np.errstate(all="ignore")
 def _check_place(path: Path, header: Any, shape: tuple[int, int, int]) -> None:
     """Refuse headers that readers disagree on: a displacement field would mean two things."""
-    units = header.get_xyzt_units()[0]
-    if units in _FOREIGN_UNITS:
+    units = int(header["xyzt_units"]) & 7
+    if units not in _OF_MM:
         raise InputError(
-            f"{path} is in units of one {units}, which some readers convert and others take for "
-            "mm; scale its affine to mm, and set its units to mm."
+            f"{path} is in units of {_UNITS.get(units, 'an unknown kind')}, which some readers "
+            "convert and others take for mm; scale its affine to mm, and set its units to mm."
         )
     sform, sform_code = header.get_sform(coded=True)
     try:
         qform, qform_code = header.get_qform(coded=True)
+        if qform_code and not np.isfinite(qform).all():
+            raise ValueError("NaN or infinite")
     except (ValueError, HeaderDataError) as error:
         raise InputError(
             f"{path} has a qform that is no rotation; repair its header, or set the qform to the "

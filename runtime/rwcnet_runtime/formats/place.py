@@ -32,6 +32,7 @@ def is_sheared(affine: NDArray[np.floating]) -> bool:
     return not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3)
 
 
+@np.errstate(all="ignore")  # of numbers that no header should hold
 def check_affine(path: Path, affine: NDArray[np.floating]) -> None:
     """Refuse a voxel-to-world matrix that cannot be inverted.
 
