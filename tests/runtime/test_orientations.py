@@ -9,6 +9,7 @@ import SimpleITK as sitk  # noqa: N813
 from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
 
 from rwcnet_runtime import Registrar
+from rwcnet_runtime.volumes import read_volume
 
 AXES = [
     "".join(codes)
@@ -90,3 +91,16 @@ def test_files_on_any_axes_give_one_displacement(registrar, anatomy, straight, t
     moved = np.array(field.TransformPoint((point * LPS).tolist())) * LPS
     expected = point + straight.displacement_mm[tuple(voxel)]
     np.testing.assert_allclose(moved, expected, rtol=0, atol=0.05)  # mm
+
+
+@pytest.mark.parametrize("turn", [(0, 0, np.pi / 4), (np.pi / 4, 0, np.pi / 4)])
+def test_axes_that_are_equally_close_are_chosen_alike(tmp_path, turn):
+    # At 45 degrees two axes are closest, and the rounding of the header would decide.
+    shape, affine = grid((4, 5, 6), (2.0, 2.0, 2.0), turn)
+    image = nib.Nifti1Image(np.random.default_rng(0).random(shape, np.float32), affine)
+    first = read_volume(store(image, tmp_path / "image.nii", "RAS"))
+    for axes in AXES:
+        other = read_volume(store(image, tmp_path / "image.nii", axes))
+        np.testing.assert_array_equal(other.data, first.data)
+        np.testing.assert_allclose(other.grid.affine, first.grid.affine, rtol=0, atol=1e-5)  # mm
+        np.testing.assert_array_equal(other.from_stored(other.to_stored(other.data)), first.data)
