@@ -67,7 +67,7 @@ def _rotation() -> NDArray[np.float64]:
     return about_z @ about_x
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def anatomy() -> Anatomy:
     """Intensity (0 to about 120) at world points (..., 3) in RAS+ mm."""
     return _anatomy

@@ -13,6 +13,7 @@ import SimpleITK as sitk  # noqa: N813  (its documented name)
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.formats import can_be_read, load_nifti, quiet, within_memory
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 
 
@@ -33,7 +34,8 @@ def read_initial_transform(path: Path) -> sitk.Transform:
         raise InputError(f"{path} is not a file; give the path of an ITK transform.")
     is_field = path.name.endswith((".nii", ".nii.gz"))
     try:
-        transform = _read_field(path) if is_field else sitk.ReadTransform(str(path))
+        with within_memory(path), quiet():
+            transform = _read_field(path) if is_field else _read_transform(path)
     except RuntimeError as error:
         raise InputError(
             f"{path} cannot be read as a transform; give an ITK transform (.tfm, .txt, .mat, .h5) "
@@ -159,4 +161,12 @@ def _affine_transform(matrix: NDArray[np.floating]) -> sitk.AffineTransform:
 
 
 def _read_field(path: Path) -> sitk.Transform:
+    load_nifti(path)  # refuses what the file cannot hold, which ITK would allocate
     return sitk.DisplacementFieldTransform(sitk.ReadImage(str(path), sitk.sitkVectorFloat64))
+
+
+def _read_transform(path: Path) -> sitk.Transform:
+    if not can_be_read(path):
+        raise RuntimeError("ITK fails on it, or ends the process that reads it")
+    transform: sitk.Transform = sitk.ReadTransform(str(path))
+    return transform

@@ -3,23 +3,31 @@
 In memory a volume lies on the axes closest to RAS+; files keep the axes they came with.
 """
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.formats import decode, is_same_grid, load_nifti, voxels_of
+from rwcnet_runtime.formats import (
+    decode,
+    encode,
+    is_same_grid,
+    load_nifti,
+    voxels_of,
+    within_memory,
+)
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 
 _RAS = io_orientation(np.eye(4))
-_SCANNER_COORDINATES = 1  # NIfTI code of what an affine leads to
+# By 0.05 to 0.15 degrees about each axis: at 45 degrees two axes are equally close, and what is
+# closest must not depend on the order of the file's axes nor on the rounding of its header.
+_TIE_BREAK = np.array(
+    [[1, -0.003, 0.002, 0], [0.003, 1, -0.001, 0], [-0.002, 0.001, 1, 0], [0, 0, 0, 1]]
+)
 _VECTOR_INTENT = 1007
 
 
@@ -51,15 +59,13 @@ class Volume:
 
         Axes are permuted and flipped; values are kept, world vectors among them.
         """
-        stored = io_orientation(self.stored_grid.affine)
+        stored = _closest_axes(self.stored_grid)
         result: NDArray[Any] = apply_orientation(array, ornt_transform(_RAS, stored))
         return result
 
     def from_stored(self, array: NDArray[Any]) -> NDArray[Any]:
         """Undo `to_stored`."""
-        return np.ascontiguousarray(
-            apply_orientation(array, io_orientation(self.stored_grid.affine))
-        )
+        return np.ascontiguousarray(apply_orientation(array, _closest_axes(self.stored_grid)))
 
 
 # eq=False: arrays have no single truth value, so a generated __eq__ would raise.
@@ -83,25 +89,25 @@ class LabelMap:
 
 
 def read_volume(path: Path) -> Volume:
-    """Read an image: one 3-D volume of NIfTI-1, NIfTI-2, MetaImage or NRRD.
+    """Read an image: one 3-D volume of NIfTI, MetaImage, NRRD or DICOM.
 
     Parameters
     ----------
     path : Path
-        A `.nii`, `.nii.gz`, `.mha`, `.mhd` or `.nrrd` file. Trailing axes of length 1 are dropped.
+        One of `rwcnet_runtime.formats.READABLE`. Trailing axes of length 1 are dropped.
 
     Raises
     ------
     InputError
-        If the file is missing or unreadable, is not one real-valued 3-D volume, holds NaN or
-        infinite voxels or a single intensity, has no invertible affine, or a header from which
-        nibabel and ITK would read different places.
+        As of `rwcnet_runtime.formats.decode`, or if the image holds NaN or infinite voxels or a
+        single intensity, or does not fit into memory.
     """
-    array, stored_grid = decode(path)
-    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
-        data = array.astype(np.float32, copy=False)
-    _check_intensities(path, data)
-    data, grid = _reoriented(data, stored_grid)
+    with within_memory(path):
+        array, stored_grid = decode(path)
+        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
+            data = array.astype(np.float32, copy=False)
+        _check_intensities(path, data)
+        data, grid = _reoriented(data, stored_grid)
     return Volume(data, grid, stored_grid, path)
 
 
@@ -119,17 +125,19 @@ def read_labels(path: Path) -> LabelMap:
         If `read_volume` would refuse the file for another reason than a single value, or a voxel
         is no whole number from 0 to 2147483647.
     """
-    array, stored_grid = decode(path)
-    largest = np.iinfo(np.int32).max
-    # NaN compares false with everything, and so is caught too.
-    whole = (array >= 0) & (array <= largest) & (array == np.rint(array))
-    bad = array.size - np.count_nonzero(whole)
-    if bad:
-        raise InputError(
-            f"{path} holds {bad} voxels such as {array[~whole][0]:g} where labels, whole numbers "
-            f"from 0 to {largest}, are needed; give a label map that was not interpolated."
-        )
-    data, grid = _reoriented(array.astype(np.int32), stored_grid)
+    with within_memory(path):
+        array, stored_grid = decode(path)
+        largest = np.iinfo(np.int32).max
+        # NaN compares false with everything, and so is caught too.
+        whole = (array >= 0) & (array <= largest) & (array == np.rint(array))
+        bad = array.size - np.count_nonzero(whole)
+        if bad:
+            raise InputError(
+                f"{path} holds {bad} voxels such as {array[~whole][0]:g} where labels, whole "
+                f"numbers from 0 to {largest}, are needed; give a label map that was not "
+                "interpolated."
+            )
+        data, grid = _reoriented(array.astype(np.int32), stored_grid)
     return LabelMap(data, grid, path)
 
 
@@ -139,7 +147,7 @@ def write_volume(path: Path, array: NDArray[np.float32], volume_like: Volume) ->
     Parameters
     ----------
     path : Path
-        Ends in `.nii` or `.nii.gz`. It is replaced whole or not at all.
+        Ends in `.nii`, `.nii.gz`, `.mha` or `.nrrd`. It is replaced whole or not at all.
     array : ndarray, (i, j, k)
         Lies on ``volume_like.grid``; written as float32.
     volume_like : Volume
@@ -150,7 +158,8 @@ def write_volume(path: Path, array: NDArray[np.float32], volume_like: Volume) ->
     InputError
         If `path` has another suffix or cannot be written.
     """
-    _write(path, volume_like.to_stored(array), volume_like.stored_grid, intent="none")
+    stored = volume_like.to_stored(array).astype(np.float32, copy=False)
+    encode(path, stored, volume_like.stored_grid)
 
 
 def write_displacement(
@@ -158,14 +167,12 @@ def write_displacement(
 ) -> None:
     """Write a displacement field that ITK, ANTs and SimpleITK read as a transform.
 
-    The file is (i, j, k, 1, 3) float32 with NIfTI intent 1007 (vector) and components in LPS+ mm;
-    with intent 1006 (displacement vector) SimpleITK would flip x and y once more. ITK refuses
-    sheared grids.
+    Components are in LPS+ mm, float32; what NIfTI and sheared grids are about, see `encode`.
 
     Parameters
     ----------
     path : Path
-        Ends in `.nii` or `.nii.gz`. It is replaced whole or not at all.
+        Ends in `.nii`, `.nii.gz`, `.mha` or `.nrrd`. It is replaced whole or not at all.
     displacement_mm : ndarray, (i, j, k, 3), float32
         RAS+ mm, from a point of the fixed image to its partner in the moving image, on
         ``volume_like.grid``.
@@ -178,8 +185,9 @@ def write_displacement(
         If `path` has another suffix or cannot be written.
     """
     # Components follow the world and not the array: reorienting the axes leaves them alone.
-    displacement_lps = volume_like.to_stored(displacement_mm) * LPS_FROM_RAS.diagonal()[:3]
-    _write(path, displacement_lps[..., None, :], volume_like.stored_grid, intent="vector")
+    signs = LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
+    displacement_lps = volume_like.to_stored(displacement_mm).astype(np.float32, copy=False) * signs
+    encode(path, displacement_lps, volume_like.stored_grid)
 
 
 def read_displacement(path: Path, fixed: Volume) -> NDArray[np.float32]:
@@ -215,7 +223,8 @@ def read_displacement(path: Path, fixed: Volume) -> NDArray[np.float32]:
             f"{path} does not lie on the grid of {fixed.path}; write the field on the grid of the "
             "fixed image."
         )
-    displacement_lps = voxels_of(path, image)[..., 0, :].astype(np.float32)
+    with within_memory(path):
+        displacement_lps = voxels_of(path, image)[..., 0, :].astype(np.float32)
     if not np.isfinite(displacement_lps).all():
         raise InputError(f"{path} holds NaN or infinite displacements; compute it again.")
     return fixed.from_stored(displacement_lps) * LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
@@ -235,33 +244,14 @@ def _check_intensities(path: Path, data: NDArray[np.float32]) -> None:
         )
 
 
+def _closest_axes(grid: ImageGrid) -> NDArray[Any]:
+    """Return which world axis each array axis is closest to, and its direction, as nibabel does."""
+    closest: NDArray[Any] = io_orientation(_TIE_BREAK @ grid.affine)
+    return closest
+
+
 def _reoriented(array: NDArray[Any], stored_grid: ImageGrid) -> tuple[NDArray[Any], ImageGrid]:
-    stored = io_orientation(stored_grid.affine)
+    stored = _closest_axes(stored_grid)
     data = np.ascontiguousarray(apply_orientation(array, stored))
     affine = stored_grid.affine @ inv_ornt_aff(stored, stored_grid.shape)
     return data, ImageGrid(data.shape, affine)
-
-
-def _write(path: Path, stored: NDArray[Any], grid: ImageGrid, *, intent: str) -> None:
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"{path} does not end in .nii or .nii.gz; choose such an output name.")
-    image = nib.Nifti1Image(stored.astype(np.float32), grid.affine)
-    image.header.set_intent(intent)
-    image.header.set_xyzt_units("mm")
-    image.set_sform(grid.affine, code=_SCANNER_COORDINATES)
-    try:
-        image.set_qform(grid.affine, code=_SCANNER_COORDINATES, strip_shears=False)
-    except HeaderDataError:  # a quaternion cannot shear: leave the qform unset
-        image.set_qform(None)
-    # In the same folder, so that the replacement is one step of the file system.
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        nib.save(image, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"{path} could not be written ({error.strerror}); choose a folder that exists, may be "
-            "written to and has space left."
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)

@@ -131,7 +131,9 @@ def test_small_voxels_are_not_taken_for_flat_ones(tmp_path):
     np.testing.assert_array_equal(read_volume(path).data, array)
 
 
-@pytest.mark.parametrize(("name", "found"), [("gone.nii", "does not exist"), (".", "is a folder")])
+@pytest.mark.parametrize(
+    ("name", "found"), [("gone.nii", "does not exist"), (".", "is a folder without DICOM images")]
+)
 def test_a_path_without_a_file_is_refused(tmp_path, name, found):
     with pytest.raises(InputError, match=rf"{tmp_path / name} {found}"):
         read_volume(tmp_path / name)
@@ -162,7 +164,7 @@ def test_files_that_are_not_nifti_are_refused(tmp_path, volume):
     }
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(InputError, match=rf"{tmp_path / name} is not a NIfTI file"):
+        with pytest.raises(InputError, match=rf"{tmp_path / name} is (not a NIfTI file|cut off)"):
             read_volume(tmp_path / name)
 
 
@@ -174,7 +176,7 @@ def test_another_format_that_nibabel_knows_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "found"),
-    [("out.mha", "does not end in .nii"), ("gone/out.nii", "No such file or directory")],
+    [("out.mhd", "does not end in .nii"), ("gone/out.nii", "No such file or directory")],
 )
 def test_an_output_path_that_cannot_be_written_is_refused(volume, tmp_path, name, found):
     with pytest.raises(InputError, match=rf"{tmp_path / name} .*{found}"):

@@ -1,0 +1,30 @@
+"""Decode and encode volume files; arrays keep the axis order of the file, and grids say where.
+
+NIfTI goes through nibabel, MetaImage, NRRD and series of DICOM files through SimpleITK.
+"""
+
+from rwcnet_runtime.formats.decode import READABLE, decode
+from rwcnet_runtime.formats.encode import WRITABLE, encode, output_suffix
+from rwcnet_runtime.formats.itk import quiet
+from rwcnet_runtime.formats.limits import available_memory, check_size, within_memory
+from rwcnet_runtime.formats.nifti import grid_of_nifti, load_nifti, voxels_of
+from rwcnet_runtime.formats.place import apart_mm, is_same_grid
+from rwcnet_runtime.formats.trial import can_be_read
+
+__all__ = [
+    "READABLE",
+    "WRITABLE",
+    "apart_mm",
+    "available_memory",
+    "can_be_read",
+    "check_size",
+    "decode",
+    "encode",
+    "grid_of_nifti",
+    "is_same_grid",
+    "load_nifti",
+    "output_suffix",
+    "quiet",
+    "voxels_of",
+    "within_memory",
+]

@@ -1,0 +1,119 @@
+"""MetaImage and NRRD through SimpleITK, which reads the header before it allocates."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk  # noqa: N813  (its documented name)
+from numpy.typing import NDArray
+
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.formats.limits import check_size
+from rwcnet_runtime.formats.place import grid_from_lps, one_volume
+from rwcnet_runtime.geometry import ImageGrid
+
+SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
+
+# The line by which a header names the file of its voxels, in MetaImage and in NRRD.
+_VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)\s*$", re.I | re.M)
+# ITK writes beyond its arrays where a MetaImage says another number of dimensions than it has.
+_DIMENSIONS = re.compile(rb"NDims\s*[=:]\s*(\S*)")
+_HEADER_BYTES = 1 << 16
+_BITS = re.compile(r"(\d+)-bit")
+
+
+def decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
+    """Read one real-valued volume; parameters, returns and errors are those of `decode`."""
+    with path.open("rb") as stream:
+        start = stream.read(_HEADER_BYTES)
+    if not all(re.fullmatch(rb"[2-5]", n) for n in _DIMENSIONS.findall(start)):
+        raise _damaged(path)
+    voxel_file = _voxel_file(path, start)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with said_once(path):
+        reader.ReadImageInformation()
+    kind = sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if reader.GetNumberOfComponents() > 1 or "complex" in kind:
+        raise InputError(
+            f"{path} holds {kind} voxels where real numbers are needed; extract one channel first."
+        )
+    # Trailing axes of length 1 say nothing about where the first three lie.
+    shape = one_volume(path, reader.GetSize())
+    n = reader.GetDimension()
+    directions = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
+    grid = grid_from_lps(
+        path, shape, directions * reader.GetSpacing()[:3], np.array(reader.GetOrigin()[:3])
+    )
+    bits = _BITS.search(kind)
+    check_size(
+        path,
+        math.prod(shape),
+        int(bits[1]) // 8 if bits else 8,
+        stored=voxel_file.stat().st_size,
+        packed=True,
+    )
+    with said_once(path):
+        image = reader.Execute()
+    return sitk.GetArrayFromImage(image).T.reshape(shape), grid
+
+
+@contextmanager
+def said_once(path: Path) -> Iterator[None]:
+    """Turn what ITK raises about a file into one sentence, and keep quiet what it prints."""
+    try:
+        with quiet():
+            yield
+    except RuntimeError as error:
+        if "bad_alloc" in str(error) or "Failed to allocate" in str(error):
+            raise MemoryError from error
+        raise _damaged(path) from error
+
+
+def _damaged(path: Path) -> InputError:
+    return InputError(
+        f"{path} cannot be read by ITK or is damaged; give an intact volume in one of the "
+        "formats of the README."
+    )
+
+
+def _voxel_file(path: Path, start: bytes) -> Path:
+    """Return the file that holds the voxels, which must lie beside the header.
+
+    ITK would follow a header to any path of this machine, a device or a pipe among them.
+    """
+    named = _VOXEL_FILE.search(start)
+    name = "LOCAL" if named is None else named[1].decode(errors="replace")
+    if name == "LOCAL":
+        return path
+    if name not in {file.name for file in path.parent.iterdir() if file.is_file()}:
+        raise InputError(
+            f"{path} says that its voxels are in {name[:80]!r}, which is not a file beside it; put "
+            "it there, or write both into one file."
+        )
+    return path.with_name(name)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep quiet what ITK's readers print past Python about a damaged file: our error says it."""
+    if sys.stderr is None:  # closed already
+        yield
+        return
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
