@@ -113,34 +113,52 @@ def is_same_grid(a: ImageGrid, b: ImageGrid) -> bool:
 
 
 def _decode_nifti(path: Path) -> tuple[NDArray[Any], ImageGrid]:
-    image = load_nifti(path)
+    return from_nifti(load_nifti(path), path)
+
+
+def from_nifti(image: nib.Nifti1Image, path: Path) -> tuple[NDArray[Any], ImageGrid]:
+    """Return what `decode` does of an open file, or an image in memory that messages call `path`.
+
+    Raises
+    ------
+    InputError
+        As `decode`.
+    """
     shape = _shape_of_one_volume(path, image.shape)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(
-            f"{path} holds {image.get_data_dtype()} voxels where real numbers are needed; "
-            "extract one channel first."
-        )
+    _check_real(path, image.get_data_dtype())
     _check_place(path, image.header, shape)
-    affine = image.affine.astype(np.float64)
-    edges = affine[:3, :3]
-    # Relative to a box of the same edges, so that small voxels are not taken for flat ones.
-    box = np.prod(np.linalg.norm(edges, axis=0))
-    if not np.isfinite(affine).all() or abs(np.linalg.det(edges)) <= 1e-6 * box:
+    grid = _grid(path, shape, image.affine)
+    return voxels_of(path, image).reshape(shape), grid
+
+
+def from_array(
+    array: NDArray[Any], affine: NDArray[Any], path: Path
+) -> tuple[NDArray[Any], ImageGrid]:
+    """Return what `decode` does of an array (i, j, k) and its affine, RAS+ mm from voxel.
+
+    Raises
+    ------
+    InputError
+        As `decode`, calling it `path`; and if the affine is not (4, 4).
+    """
+    shape = _shape_of_one_volume(path, array.shape)
+    _check_real(path, array.dtype)
+    if affine.shape != (4, 4):
         raise InputError(
-            f"{path} has a voxel-to-world matrix that cannot be inverted; "
-            "repair the sform or qform of its header."
+            f"{path} has an affine of shape {affine.shape} where (4, 4) is needed; give RAS+ mm "
+            "from voxel."
         )
-    return voxels_of(path, image).reshape(shape), ImageGrid(shape, affine)
+    return array.reshape(shape), _grid(path, shape, affine)
 
 
-def _decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
-    try:
-        with _stderr_closed():
-            image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(
-            f"{path} cannot be read by ITK or is damaged; give an intact volume ({READABLE})."
-        ) from error
+def from_itk(image: sitk.Image, path: Path) -> tuple[NDArray[Any], ImageGrid]:
+    """Return what `decode` does of an image of SimpleITK that messages call `path`.
+
+    Raises
+    ------
+    InputError
+        As `decode`.
+    """
     if image.GetNumberOfComponentsPerPixel() > 1 or "complex" in image.GetPixelIDTypeAsString():
         raise InputError(
             f"{path} holds {image.GetPixelIDTypeAsString()} voxels where real numbers are needed; "
@@ -155,6 +173,37 @@ def _decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
     affine[:3, 3] = image.GetOrigin()[:3]
     array = sitk.GetArrayFromImage(image).T.reshape(shape)
     return array, ImageGrid(shape, LPS_FROM_RAS @ affine)
+
+
+def _decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
+    try:
+        with _stderr_closed():
+            image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} cannot be read by ITK or is damaged; give an intact volume ({READABLE})."
+        ) from error
+    return from_itk(image, path)
+
+
+def _check_real(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "biuf":
+        raise InputError(
+            f"{path} holds {dtype} voxels where real numbers are needed; extract one channel first."
+        )
+
+
+def _grid(path: Path, shape: tuple[int, int, int], affine: NDArray[Any]) -> ImageGrid:
+    affine = affine.astype(np.float64)
+    edges = affine[:3, :3]
+    # Relative to a box of the same edges, so that small voxels are not taken for flat ones.
+    box = np.prod(np.linalg.norm(edges, axis=0))
+    if not np.isfinite(affine).all() or abs(np.linalg.det(edges)) <= 1e-6 * box:
+        raise InputError(
+            f"{path} has a voxel-to-world matrix that cannot be inverted; "
+            "repair the sform or qform of its header."
+        )
+    return ImageGrid(shape, affine)
 
 
 @contextmanager

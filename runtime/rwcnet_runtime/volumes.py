@@ -38,7 +38,7 @@ class Volume:
     stored_grid : ImageGrid
         Where the same voxels lie in the axis order of the file.
     path : Path
-        The file.
+        The file; of an image in memory, what messages call it ("fixed").
     """
 
     data: NDArray[np.float32]
@@ -97,7 +97,17 @@ def read_volume(path: Path) -> Volume:
         infinite voxels or a single intensity, has no invertible affine, or a header from which
         nibabel and ITK would read different places.
     """
-    array, stored_grid = decode(path)
+    return volume_from(*decode(path), path)
+
+
+def volume_from(array: NDArray[Any], stored_grid: ImageGrid, path: Path) -> Volume:
+    """Bring an image as `decode` returns it to the axes closest to RAS+.
+
+    Raises
+    ------
+    InputError
+        If it holds NaN or infinite voxels or a single intensity.
+    """
     with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
         data = array.astype(np.float32, copy=False)
     _check_intensities(path, data)
@@ -119,7 +129,17 @@ def read_labels(path: Path) -> LabelMap:
         If `read_volume` would refuse the file for another reason than a single value, or a voxel
         is no whole number from 0 to 2147483647.
     """
-    array, stored_grid = decode(path)
+    return labels_from(*decode(path), path)
+
+
+def labels_from(array: NDArray[Any], stored_grid: ImageGrid, path: Path) -> LabelMap:
+    """Bring a label map as `decode` returns it to the axes closest to RAS+.
+
+    Raises
+    ------
+    InputError
+        If a voxel is no whole number from 0 to 2147483647.
+    """
     largest = np.iinfo(np.int32).max
     # NaN compares false with everything, and so is caught too.
     whole = (array >= 0) & (array <= largest) & (array == np.rint(array))
@@ -150,7 +170,12 @@ def write_volume(path: Path, array: NDArray[np.float32], volume_like: Volume) ->
     InputError
         If `path` has another suffix or cannot be written.
     """
-    _write(path, volume_like.to_stored(array), volume_like.stored_grid, intent="none")
+    _write(path, volume_as_nifti(array.astype(np.float32), volume_like))
+
+
+def write_labels(path: Path, labels: NDArray[np.int32], volume_like: Volume) -> None:
+    """Write a label map, (i, j, k) int32, as `write_volume` writes an image."""
+    _write(path, volume_as_nifti(labels, volume_like))
 
 
 def write_displacement(
@@ -177,9 +202,22 @@ def write_displacement(
     InputError
         If `path` has another suffix or cannot be written.
     """
+    _write(path, displacement_as_nifti(displacement_mm, volume_like))
+
+
+def volume_as_nifti(array: NDArray[Any], volume_like: Volume) -> nib.Nifti1Image:
+    """Return an image, (i, j, k) on ``volume_like.grid``, in the axes of another file."""
+    return _nifti(volume_like.to_stored(array), volume_like.stored_grid, intent="none")
+
+
+def displacement_as_nifti(
+    displacement_mm: NDArray[np.float32], volume_like: Volume
+) -> nib.Nifti1Image:
+    """Return what `write_displacement` writes."""
     # Components follow the world and not the array: reorienting the axes leaves them alone.
     displacement_lps = volume_like.to_stored(displacement_mm) * LPS_FROM_RAS.diagonal()[:3]
-    _write(path, displacement_lps[..., None, :], volume_like.stored_grid, intent="vector")
+    vectors = displacement_lps[..., None, :].astype(np.float32)
+    return _nifti(vectors, volume_like.stored_grid, intent="vector")
 
 
 def read_displacement(path: Path, fixed: Volume) -> NDArray[np.float32]:
@@ -242,10 +280,8 @@ def _reoriented(array: NDArray[Any], stored_grid: ImageGrid) -> tuple[NDArray[An
     return data, ImageGrid(data.shape, affine)
 
 
-def _write(path: Path, stored: NDArray[Any], grid: ImageGrid, *, intent: str) -> None:
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise InputError(f"{path} does not end in .nii or .nii.gz; choose such an output name.")
-    image = nib.Nifti1Image(stored.astype(np.float32), grid.affine)
+def _nifti(stored: NDArray[Any], grid: ImageGrid, *, intent: str) -> nib.Nifti1Image:
+    image = nib.Nifti1Image(stored, grid.affine)
     image.header.set_intent(intent)
     image.header.set_xyzt_units("mm")
     image.set_sform(grid.affine, code=_SCANNER_COORDINATES)
@@ -253,6 +289,12 @@ def _write(path: Path, stored: NDArray[Any], grid: ImageGrid, *, intent: str) ->
         image.set_qform(grid.affine, code=_SCANNER_COORDINATES, strip_shears=False)
     except HeaderDataError:  # a quaternion cannot shear: leave the qform unset
         image.set_qform(None)
+    return image
+
+
+def _write(path: Path, image: nib.Nifti1Image) -> None:
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise InputError(f"{path} does not end in .nii or .nii.gz; choose such an output name.")
     # In the same folder, so that the replacement is one step of the file system.
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:

@@ -77,7 +77,9 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(tmp_path, good, kind, sa
         ("--bundle", "nowhere", "nowhere"),
         ("--refine", "-3", "give 0 or more"),
         ("--refine-features", "intensity", "mind, learned, both"),
-        ("--fixed-mask", "nowhere.nii", "nowhere.nii"),
+        ("--mask", "nowhere.nii", "nowhere.nii"),
+        ("--moving-mask", "nowhere.nii", "nowhere.nii"),
+        ("--labels", "nowhere.nii", "nowhere.nii"),
     ],
 )
 def test_bad_options_are_named(tmp_path, good, option, value, says):

@@ -253,8 +253,8 @@ def test_a_failure_while_saving_leaves_what_was_there(registration, tmp_path, mo
         raise OSError(28, "No space left on device")
 
     (tmp_path / "registration.json").write_text("old")
-    monkeypatch.setattr("rwcnet_runtime.registration.write_displacement", fail)
+    monkeypatch.setattr("rwcnet_runtime.outputs.write_displacement", fail)
     with pytest.raises(InputError, match="No space left"):
-        registration.save(tmp_path)
+        registration.save(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["registration.json"]
     assert (tmp_path / "registration.json").read_text() == "old"
