@@ -20,6 +20,7 @@ from rwcnet_runtime.commands import (
 )
 from rwcnet_runtime.describe import describe, describe_plan
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.interrupts import one_sentence_interrupts
 from rwcnet_runtime.outputs import REPORT, Outputs
 from rwcnet_runtime.registrar import Registrar, register
 from rwcnet_runtime.registration import Registration
@@ -153,7 +154,7 @@ def infer(
     ] = False,
 ) -> None:
     """Align MOVING with FIXED: writes the warped image, the displacement field and a report."""
-    with one_sentence_errors():
+    with one_sentence_interrupts() as interrupt, one_sentence_errors():
         if as_json + quiet + verbose > 1:
             raise InputError("--json, --quiet and --verbose exclude each other: give one")
         outputs = Outputs(output, overwrite, None if labels is None else read_labels(labels))
@@ -181,6 +182,8 @@ def infer(
             found = run_with_progress(
                 fixed, moving, quiet=quiet, bundle=bundle, **settings, **given
             )
+            interrupt.check()  # some library may have swallowed it
+            interrupt.outcome = "no file is half written"
             paths = outputs.write(found)
             report = found.report
             text = (output / REPORT).read_text().rstrip()
@@ -198,7 +201,8 @@ def demo(
     ] = Path("rwcnet-demo"),
 ) -> None:
     """Undo a known deformation of a real brain (ICBM152) and print how much of it is left."""
-    with one_sentence_errors():
+    with one_sentence_interrupts() as interrupt, one_sentence_errors():
+        interrupt.outcome = "what was written is not complete"
         from rwcnet_runtime import demo as demonstration  # its packages are an extra
 
         outcome = demonstration.run(output, run_with_progress)

@@ -86,11 +86,6 @@ def image_like(given: ImageLike, array: NDArray[np.float32], grid_of: Volume) ->
         (i, j, k), on ``grid_of.grid``.
     grid_of
         Gives the axes: those that its file or image was stored in.
-
-    Raises
-    ------
-    InputError
-        If the grid has shear, which SimpleITK's images cannot have.
     """
     match given:
         case sitk.Image():
@@ -115,11 +110,6 @@ def displacement_like(
         (i, j, k, 3), RAS+ mm, on ``grid_of.grid``.
     grid_of
         Gives the axes, see `image_like`. The components follow the world and not the axes.
-
-    Raises
-    ------
-    InputError
-        If the grid has shear, which SimpleITK's images cannot have.
     """
     match given:
         case sitk.Image():
@@ -158,11 +148,6 @@ def _as_itk(stored: NDArray[Any], grid_of: Volume) -> sitk.Image:
     image = sitk.GetImageFromArray(stored.swapaxes(0, 2), isVector=vectors)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
-    try:
-        image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    except RuntimeError as error:
-        raise InputError(
-            f"{grid_of.path} has a grid with shear, which images of SimpleITK cannot have: give "
-            "it as an image of nibabel"
-        ) from error
+    # Sheared ones too: only ITK's files refuse them.
+    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
     return image

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.interrupts import uninterrupted
 
 
 def check_output(
@@ -57,7 +58,7 @@ def check_output(
     there = [path.name for path in results if path.exists() or path.is_symlink()]
     if there and not overwrite:
         raise InputError(
-            f"{folder} holds {' and '.join(there)} already: give --overwrite to replace results, "
+            f"{folder} holds {', '.join(there)} already: give --overwrite to replace results, "
             f"or choose another with {option}"
         )
 
@@ -89,19 +90,28 @@ def all_or_none(
     InputError
         If the folder cannot be written to.
     """
+    place = folder.absolute()
+    near = next(path for path in (place, *place.parents) if path.is_dir())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".rwcnet-", dir=folder) as name:
-            written = Path(name)
+        # Should even its removal be interrupted, it goes when the process ends.
+        scratch = tempfile.TemporaryDirectory(prefix=".rwcnet-", dir=near)
+        try:
+            written = Path(scratch.name)
             yield written
-            # The old report goes first and the new one comes last: where there is one, it is
-            # about the files beside it.
-            (folder / files[-1]).unlink(missing_ok=True)
-            for file in set(outdated) - set(files):
-                (folder / file).unlink(missing_ok=True)
-            for file in files:
-                (written / file).replace(folder / file)
+            with uninterrupted():
+                folder.mkdir(parents=True, exist_ok=True)
+                # The old report goes first and the new one comes last: where there is one, it is
+                # about the files beside it.
+                (folder / files[-1]).unlink(missing_ok=True)
+                for file in set(outdated) - set(files):
+                    (folder / file).unlink(missing_ok=True)
+                for file in files:
+                    (written / file).replace(folder / file)
+        finally:
+            with uninterrupted():
+                scratch.cleanup()
     except OSError as error:
         raise InputError(
-            f"cannot write to {folder} ({error.strerror or error}): choose another with {option}"
+            f"cannot write to {folder} ({error.strerror or error}): make room or choose another "
+            f"with {option}"
         ) from error
