@@ -55,10 +55,17 @@ class _Inputs:
     moving_counts: NDArray[np.float32] | None
     clock: _Stopwatch
 
-    def weight(self, start: Mapping) -> NDArray[np.float32]:
-        """Return how much a fixed voxel counts in the refinement, (i, j, k) within 0..1."""
+    def weight(self) -> NDArray[np.float32]:
+        """Return how much a fixed voxel counts in the refinement, (i, j, k) within 0..1.
+
+        Raises
+        ------
+        InputError
+            If the masks have no voxel in common.
+        """
         if self.moving_counts is None:
             return self.fixed_counts
+        start = Mapping(self.fixed.grid, self.moving.grid, self.initial)
         weight = self.fixed_counts * start.resample(self.moving_counts)
         if not weight.any():
             raise InputError(
@@ -258,7 +265,7 @@ class Registrar:
                     ("moving-mask", given.moving_mask, moving),
                 )
             )
-            everywhere = np.ones(fixed.grid.shape, np.float32)
+            everywhere = np.broadcast_to(np.float32(1), fixed.grid.shape)  # takes no memory
             counts = everywhere if still is None else still
             return _Inputs(given, fixed, moving, transform, counts, other, clock)
 
@@ -304,6 +311,7 @@ class Registrar:
                     f"{still.path} and {other.path} do not overlap in the world: give an initial "
                     "transform that brings them together with --initial-transform"
                 )
+            counts = inputs.weight()  # what is wrong with masks is said before the work
             fixed_range = self.bundle.manifest.intensity_range
             fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
             moving_image = start.resample(moving_values)
@@ -314,7 +322,7 @@ class Registrar:
         losses: list[float] = []
         if self._refiner is not None:
             with clock("refine"):
-                weight = padding.apply(inputs.weight(start))[None, None]
+                weight = padding.apply(counts)[None, None]
                 flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
         with clock("warp"):
             mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
