@@ -107,6 +107,8 @@ def all_or_none(
                     (folder / file).unlink(missing_ok=True)
                 for file in files:
                     (written / file).replace(folder / file)
+        except InputError as error:  # a writer names where it wrote, which says nothing to the user
+            raise InputError(str(error).replace(scratch.name, str(folder))) from error
         finally:
             with uninterrupted():
                 scratch.cleanup()

@@ -108,7 +108,10 @@ def test_a_full_disk_is_said(image, out):
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: ")
     assert result.stderr.count("\n") == 1
-    assert "choose" in result.stderr
+    assert (
+        f"{out / 'displacement.nii.gz'} could not be written (File too large); choose"
+        in result.stderr
+    )
     assert is_untouched(out)
 
 
