@@ -24,6 +24,7 @@ from rwcnet_runtime.interrupts import one_sentence_interrupts
 from rwcnet_runtime.outputs import REPORT, Outputs
 from rwcnet_runtime.registrar import Registrar, register
 from rwcnet_runtime.registration import Registration
+from rwcnet_runtime.settings import ANATOMIES
 from rwcnet_runtime.volumes import read_labels
 
 infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -104,6 +105,14 @@ def infer(
     threads: Threads = None,
     refine: Refine = None,
     refine_features: RefineFeatures = None,
+    anatomy: Annotated[
+        str,
+        typer.Option(
+            help=f"What the images show: {', '.join(ANATOMIES)}; for the record, as none gained "
+            "from settings of its own.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = ANATOMIES[0],
     deterministic: Annotated[
         bool,
         typer.Option(
@@ -165,6 +174,7 @@ def infer(
             "threads": threads,
             "refine": refine,
             "refine_features": refine_features,
+            "anatomy": anatomy,
             "deterministic": deterministic,
         }
         given: dict[str, Any] = {

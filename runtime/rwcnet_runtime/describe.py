@@ -44,6 +44,11 @@ def _chosen(report: dict[str, Any]) -> list[str]:
         f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
         f"{report['threads']} threads",
         f"backend {report['backend']}: {report['backend_chosen']}",
+        *(
+            [f"anatomy {report['anatomy']}: settings of generic, as no others gained anything"]
+            if report["anatomy"] != "generic"
+            else []
+        ),
     ]
 
 

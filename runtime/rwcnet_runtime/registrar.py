@@ -126,7 +126,7 @@ class Registrar:
     Raises
     ------
     InputError
-        If there is no such backend, features, or number of threads or steps.
+        If there is no such backend, features, anatomy, or number of threads or steps.
     BundleError
         If the bundle is missing or damaged.
     BackendError
@@ -170,6 +170,7 @@ class Registrar:
             "backend_chosen": self.reason,
             "device": self.backend.device,
             "threads": self.backend.threads,
+            "anatomy": self.settings.anatomy,
             "refinement": None if self.refinement is None else asdict(self.refinement),
             "bundle": {
                 "name": self.bundle.manifest.name,

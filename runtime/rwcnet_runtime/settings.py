@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwcnet_runtime.backends.choose import AUTO
+from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.images import ImageLike
+
+ANATOMIES = ("generic", "brain", "lung", "abdomen")
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,18 @@ class Settings:
         Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
     refine_features
         What it compares: "mind", "learned" or "both"; by default the bundle says.
+    anatomy
+        What the images show, one of `ANATOMIES`; for the record. Intensity windows and other
+        settings of the refinement were tried and gain nothing, so that all run as "generic" does:
+        see runtime/README.md.
     deterministic
         Refuse a backend that does not promise the same bits twice, and leave date and times out
         of the report, so that all files are the same byte for byte.
+
+    Raises
+    ------
+    InputError
+        If there is no such anatomy.
     """
 
     engine: str = "fp32"
@@ -36,7 +48,12 @@ class Settings:
     threads: int | None = None
     refine: int | None = None
     refine_features: str | None = None
+    anatomy: str = "generic"
     deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.anatomy not in ANATOMIES:
+            raise InputError(f"--anatomy {self.anatomy}: choose from {', '.join(ANATOMIES)}")
 
 
 # eq=False: arrays in it have no single truth value, so a generated __eq__ would raise.

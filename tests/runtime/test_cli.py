@@ -81,6 +81,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(tmp_path, good, kind, sa
         ("--bundle", "nowhere", "nowhere"),
         ("--refine", "-3", "give 0 or more"),
         ("--refine-features", "intensity", "mind, learned, both"),
+        ("--anatomy", "knee", "generic, brain, lung, abdomen"),
         ("--mask", "nowhere.nii", "nowhere.nii"),
         ("--moving-mask", "nowhere.nii", "nowhere.nii"),
         ("--labels", "nowhere.nii", "nowhere.nii"),
@@ -191,6 +192,8 @@ def test_a_dry_run_says_and_writes_nothing(tmp_path, good):
     assert plan["fixed"] == str(good)
     assert plan["outputs"][-1] == "registration.json"
     assert not out.exists()
+    said = run(good, good, "-o", out, "--dry-run", "--anatomy", "lung").stdout
+    assert "anatomy lung: settings of generic, as no others gained anything" in said
     assert "nowhere" in run(good, tmp_path / "nowhere.nii", "--dry-run", code=2).stderr
 
 
