@@ -108,8 +108,8 @@ def infer(
     anatomy: Annotated[
         str,
         typer.Option(
-            help=f"What the images show: {', '.join(ANATOMIES)}; for the record, as none gained "
-            "from settings of its own.",
+            help=f"What the images show: {', '.join(ANATOMIES)}; for the record, as no "
+            "settings of its own were found better.",
             rich_help_panel=NETWORK,
         ),
     ] = ANATOMIES[0],

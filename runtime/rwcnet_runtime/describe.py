@@ -45,7 +45,7 @@ def _chosen(report: dict[str, Any]) -> list[str]:
         f"{report['threads']} threads",
         f"backend {report['backend']}: {report['backend_chosen']}",
         *(
-            [f"anatomy {report['anatomy']}: settings of generic, as no others gained anything"]
+            [f"anatomy {report['anatomy']}: settings of generic, as no others were found better"]
             if report["anatomy"] != "generic"
             else []
         ),

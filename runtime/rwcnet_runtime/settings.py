@@ -30,9 +30,8 @@ class Settings:
     refine_features
         What it compares: "mind", "learned" or "both"; by default the bundle says.
     anatomy
-        What the images show, one of `ANATOMIES`; for the record. Intensity windows and other
-        settings of the refinement were tried and gain nothing, so that all run as "generic" does:
-        see runtime/README.md.
+        What the images show, one of `ANATOMIES`; for the record. All run as "generic"
+        does: what was tried for lungs and livers gained nothing, see runtime/README.md.
     deterministic
         Refuse a backend that does not promise the same bits twice, and leave date and times out
         of the report, so that all files are the same byte for byte.

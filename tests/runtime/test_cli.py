@@ -193,7 +193,7 @@ def test_a_dry_run_says_and_writes_nothing(tmp_path, good):
     assert plan["outputs"][-1] == "registration.json"
     assert not out.exists()
     said = run(good, good, "-o", out, "--dry-run", "--anatomy", "lung").stdout
-    assert "anatomy lung: settings of generic, as no others gained anything" in said
+    assert "anatomy lung: settings of generic, as no others were found better" in said
     assert "nowhere" in run(good, tmp_path / "nowhere.nii", "--dry-run", code=2).stderr
 
 
