@@ -12,7 +12,6 @@ from rwcnet_export.bundle import copy_bundle, stage_file, write_bundle
 from rwcnet_export.cases import read_pair
 from rwcnet_export.checks import Pairs, compare
 from rwcnet_export.folder import move, scratch_beside
-from rwcnet_export.interrupts import one_sentence_interrupts, uninterrupted
 from rwcnet_export.precision import ENGINES
 from rwcnet_export.weights import DEFAULT_PRESET, find_weights
 from rwcnet_ref.config import PRESETS
@@ -21,6 +20,7 @@ from rwcnet_runtime.commands import one_sentence_errors, progress_by_part
 from rwcnet_runtime.engines.products import PRODUCTS
 from rwcnet_runtime.engines.stages import compile_chain, compile_stages
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.interrupts import one_sentence_interrupts, uninterrupted
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rwcnet_export.interrupts import uninterrupted
 from rwcnet_export.precision import LOW_TYPES
 from rwcnet_runtime.bundle import MANIFEST, Manifest
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.interrupts import uninterrupted
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,22 +11,31 @@ from rich.progress import TaskID
 
 from rwcnet_runtime.backends.choose import AUTO, NAMES
 from rwcnet_runtime.commands import (
+    NETWORK,
     Refine,
     RefineFeatures,
     Threads,
     one_sentence_errors,
     progress_bars,
 )
-from rwcnet_runtime.registrar import register
-from rwcnet_runtime.registration import OUTPUTS, Registration
-from rwcnet_runtime.writing import check_output
+from rwcnet_runtime.describe import describe, describe_plan
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.interrupts import one_sentence_interrupts
+from rwcnet_runtime.outputs import REPORT, Outputs
+from rwcnet_runtime.registrar import Registrar, register
+from rwcnet_runtime.registration import Registration
+from rwcnet_runtime.settings import ANATOMIES
+from rwcnet_runtime.volumes import read_labels
 
 infer_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
+VERDICT_FAILED = 3
+INPUTS, OUTPUTS = "Inputs", "Outputs"
+
 
 def run_with_progress(
-    fixed: Path, moving: Path, **options: str | int | Path | None
+    fixed: Path, moving: Path, *, quiet: bool = False, **options: Any
 ) -> Registration:
     """Register with a progress bar, which shows on a terminal only.
 
@@ -33,8 +43,10 @@ def run_with_progress(
     ----------
     fixed, moving, **options
         As `register` takes them.
+    quiet
+        Show and say nothing.
     """
-    with progress_bars() as bars:
+    with progress_bars(quiet=quiet) as bars:
         tasks: dict[str, TaskID] = {}
 
         def show(part: str, share: float) -> None:
@@ -43,90 +55,153 @@ def run_with_progress(
                 tasks[name] = bars.add_task(part, total=1.0)
             bars.update(tasks[name], description=part, completed=share)
 
-        return register(fixed, moving, progress=show, say=bars.console.print, **options)  # type: ignore[arg-type]
-
-
-def describe(registration: Registration) -> str:
-    """Return what was chosen and what was found, in a few lines."""
-    report = registration.report
-    return "\n".join(
-        [
-            f"bundle {report['bundle']['name']} ({report['bundle']['sha256'][:12]}), engine "
-            f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
-            f"{report['threads']} threads",
-            f"backend {report['backend']}: {report['backend_chosen']}",
-            *_refinement(report),
-            *(
-                f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
-                for name, values in report["similarity"].items()
-            ),
-            f"displacement        mean {report['displacement_mm']['mean']:.1f} mm, largest "
-            f"{report['displacement_mm']['max']:.1f} mm",
-            f"Jacobian            smallest {report['jacobian_determinant']['min']:.2f}, folded "
-            f"{report['jacobian_determinant']['folded_percent']:.3f} % of the voxels",
-            f"time                {sum(report['seconds'].values()):.1f} s",
-        ]
-    )
-
-
-def _refinement(report: dict[str, Any]) -> list[str]:
-    losses = report["refinement_losses"]
-    if not losses:
-        return []
-    features = {"both": "MIND-SSC and learned features", "mind": "MIND-SSC"}.get(
-        report["refinement"]["features"], "learned features"
-    )
-    return [
-        f"refinement          {len(losses)} steps on {features}, loss {losses[0]:.4f} -> "
-        f"{losses[-1]:.4f}"
-    ]
+        return register(fixed, moving, progress=show, say=bars.console.print, **options)
 
 
 @infer_app.command()
 def infer(
     fixed: Annotated[Path, typer.Argument(help="Image to align with: NIfTI, MetaImage or NRRD.")],
     moving: Annotated[Path, typer.Argument(help="Image to align.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path(
-        "registration"
-    ),
-    engine: Annotated[str, typer.Option(help="Precision; one that the bundle holds.")] = "fp32",
-    backend: Annotated[
-        str,
-        typer.Option(help=f"What runs it: {', '.join(NAMES)}; {AUTO} is the fastest here."),
-    ] = AUTO,
-    threads: Threads = None,
-    refine: Refine = None,
-    refine_features: RefineFeatures = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Label map of MOVING to bring along.", rich_help_panel=INPUTS),
+    ] = None,
     fixed_mask: Annotated[
-        Path | None, typer.Option(help="Mask on FIXED's grid: where the refinement compares.")
+        Path | None,
+        typer.Option(
+            "--mask",
+            help="Mask on FIXED's grid: where the refinement compares.",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    moving_mask: Annotated[
+        Path | None,
+        typer.Option(help="The same on MOVING's grid.", rich_help_panel=INPUTS),
     ] = None,
     initial_transform: Annotated[
         Path | None,
-        typer.Option(help="ITK transform (LPS mm, fixed to moving points) to start from."),
+        typer.Option(
+            help="ITK transform (LPS mm, fixed to moving points) to start from.",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Folder written by rwcnet-export; default: the one shipped.")
+        Path | None,
+        typer.Option(
+            help="Folder written by rwcnet-export; default: the one shipped.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(
+            help=f"What runs it: {', '.join(NAMES)}; {AUTO} is the fastest here.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = AUTO,
+    engine: Annotated[
+        str, typer.Option(help="Precision; one that the bundle holds.", rich_help_panel=NETWORK)
+    ] = "fp32",
+    threads: Threads = None,
+    refine: Refine = None,
+    refine_features: RefineFeatures = None,
+    anatomy: Annotated[
+        str,
+        typer.Option(
+            help=f"What the images show: {', '.join(ANATOMIES)}; for the record, as no "
+            "settings of its own were found better.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = ANATOMIES[0],
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="The same files twice, byte for byte: no date and times in the report; backends "
+            "that do not promise it are refused.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = False,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="Folder for the results.", rich_help_panel=OUTPUTS),
+    ] = Path("registration"),
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUTS),
+    ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help=f"End with 0 where the verdict is failed, not with {VERDICT_FAILED}.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Read the inputs, say what would be done, write nothing.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool,
+        typer.Option(
+            "--json", help="Print registration.json and nothing else.", rich_help_panel=OUTPUTS
+        ),
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print errors only.", rich_help_panel=OUTPUTS)
+    ] = False,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose", "-v", help="Print the time of each part too.", rich_help_panel=OUTPUTS
+        ),
+    ] = False,
 ) -> None:
     """Align MOVING with FIXED: writes the warped image, the displacement field and a report."""
-    with one_sentence_errors():
-        check_output(output, OUTPUTS, fixed, moving)
-        registration = run_with_progress(
-            fixed,
-            moving,
-            engine=engine,
-            backend=backend,
-            threads=threads,
-            refine=refine,
-            refine_features=refine_features,
-            initial_transform=initial_transform,
-            fixed_mask=fixed_mask,
-            bundle=bundle,
-        )
-        paths = registration.save(output)
-    typer.echo(describe(registration))
-    for path in paths:
-        typer.echo(f"wrote {path}")
+    with one_sentence_interrupts() as interrupt, one_sentence_errors():
+        if as_json + quiet + verbose > 1:
+            raise InputError("--json, --quiet and --verbose exclude each other: give one")
+        outputs = Outputs(output, overwrite, None if labels is None else read_labels(labels))
+        outputs.check(fixed, moving)
+        settings: dict[str, Any] = {
+            "engine": engine,
+            "backend": backend,
+            "threads": threads,
+            "refine": refine,
+            "refine_features": refine_features,
+            "anatomy": anatomy,
+            "deterministic": deterministic,
+        }
+        given: dict[str, Any] = {
+            "initial_transform": initial_transform,
+            "fixed_mask": fixed_mask,
+            "moving_mask": moving_mask,
+        }
+        if dry_run:
+            plan = Registrar(bundle, **settings).plan(fixed, moving, **given)
+            text = json.dumps({"outputs": outputs.files, **plan}, indent=2)
+            lines = describe_plan(plan)
+            lines += [f"would write {output / file}" for file in outputs.files]
+            report = plan
+        else:
+            found = run_with_progress(
+                fixed, moving, quiet=quiet, bundle=bundle, **settings, **given
+            )
+            interrupt.check()  # some library may have swallowed it
+            interrupt.outcome = "no file is half written"
+            paths = outputs.write(found)
+            report = found.report
+            text = (output / REPORT).read_text().rstrip()
+            lines = describe(report, verbose=verbose) + [f"wrote {path}" for path in paths]
+    if not quiet:
+        typer.echo(text if as_json else "\n".join(lines))
+    if report.get("verdict", {}).get("level") == "failed" and not force:
+        raise typer.Exit(VERDICT_FAILED)
 
 
 @demo_app.command()
@@ -136,11 +211,12 @@ def demo(
     ] = Path("rwcnet-demo"),
 ) -> None:
     """Undo a known deformation of a real brain (ICBM152) and print how much of it is left."""
-    with one_sentence_errors():
+    with one_sentence_interrupts() as interrupt, one_sentence_errors():
+        interrupt.outcome = "what was written is not complete"
         from rwcnet_runtime import demo as demonstration  # its packages are an extra
 
         outcome = demonstration.run(output, run_with_progress)
-        typer.echo(describe(outcome.registration))
+        typer.echo("\n".join(describe(outcome.registration.report)))
     typer.echo(
         f"known displacement inside the head: mean {outcome.error_before_mm:.2f} mm, largest "
         f"{outcome.largest_mm:.2f} mm"

@@ -13,12 +13,23 @@ from rwcnet_runtime.bundle import REFINEMENT_FEATURES
 from rwcnet_runtime.errors import RwcnetError
 
 # Options that mean one thing in every command that registers.
-Threads = Annotated[int | None, typer.Option(help="CPU threads; default: all cores.")]
+NETWORK = "Network and refinement"
+Threads = Annotated[
+    int | None,
+    typer.Option(help="CPU threads; default: all cores.", rich_help_panel=NETWORK),
+]
 Refine = Annotated[
-    int | None, typer.Option(help="Steps of refinement, at most; 0: none. Default: the bundle's.")
+    int | None,
+    typer.Option(
+        help="Steps of refinement, at most; 0: none. Default: the bundle's.",
+        rich_help_panel=NETWORK,
+    ),
 ]
 RefineFeatures = Annotated[
-    str | None, typer.Option(help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}.")
+    str | None,
+    typer.Option(
+        help=f"What it compares: {', '.join(REFINEMENT_FEATURES)}.", rich_help_panel=NETWORK
+    ),
 ]
 
 
@@ -32,10 +43,13 @@ def one_sentence_errors() -> Iterator[None]:
         raise typer.Exit(2) from error
 
 
-def progress_bars() -> Progress:
-    """Return bars that show on a terminal only, and go when they are done."""
-    console = Console(stderr=True)
-    return Progress(console=console, transient=True, disable=not sys.stderr.isatty())
+def progress_bars(*, quiet: bool = False) -> Progress:
+    """Return bars that show on a terminal only, and go when they are done.
+
+    `quiet` shows none, and nothing that is printed to their console.
+    """
+    console = Console(stderr=True, quiet=quiet)
+    return Progress(console=console, transient=True, disable=quiet or not sys.stderr.isatty())
 
 
 @contextmanager

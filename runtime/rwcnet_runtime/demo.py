@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from rwcnet_runtime.errors import BackendError, InputError
 from rwcnet_runtime.geometry import ImageGrid
 from rwcnet_runtime.mapping import Mapping
-from rwcnet_runtime.registration import OUTPUTS, Registration
+from rwcnet_runtime.outputs import Outputs
+from rwcnet_runtime.registration import Registration
 from rwcnet_runtime.volumes import read_volume, write_volume
-from rwcnet_runtime.writing import check_output
 
 MEAN_MM = 5.0
 _SMOOTHING_MM = 20.0
@@ -151,7 +151,8 @@ def run(
         raise BackendError(
             f"the demo needs {error.name}, which is not installed: pip install 'rwcnet[demo]'"
         ) from error
-    check_output(folder, OUTPUTS)
+    outputs = Outputs(folder, overwrite=True)
+    outputs.check()
     moving_path, fixed_path = folder / "moving.nii.gz", folder / "fixed.nii.gz"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +171,7 @@ def run(
     recoloured = np.where(head, contrast(deformed / deformed.max()), 0).astype(np.float32)
     write_volume(fixed_path, recoloured, template)
     registration = register(fixed_path, moving_path)
-    registration.save(folder)
+    outputs.write(registration)
     found = registration.mapping.flow_vox
     assert found is not None
     before = np.linalg.norm(flow, axis=0)[head]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,18 +16,20 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
-from rwcnet_runtime.backends.choose import AUTO, open_cascade
+from rwcnet_runtime.backends.choose import open_cascade
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
-from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.errors import BackendError, InputError
 from rwcnet_runtime.formats import is_same_grid
+from rwcnet_runtime.images import ImageLike, as_labels, as_volume, source_of
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
 from rwcnet_runtime.registration import Registration, findings
+from rwcnet_runtime.settings import Pair, Settings
 from rwcnet_runtime.versions import versions
-from rwcnet_runtime.volumes import Volume, read_labels, read_volume
+from rwcnet_runtime.volumes import Volume
 
 
 class _Stopwatch:
@@ -43,14 +45,33 @@ class _Stopwatch:
 
 @dataclass(frozen=True, eq=False)
 class _Inputs:
-    """A pair, read: images, start, where the refinement counts, files for the report."""
+    """A pair, read: images, start, where the refinement counts."""
 
+    given: Pair
     fixed: Volume
     moving: Volume
     initial: sitk.Transform | None
-    counts: NDArray[np.float32]
-    given: dict[str, str | None]
+    fixed_counts: NDArray[np.float32]
+    moving_counts: NDArray[np.float32] | None
     clock: _Stopwatch
+
+    def weight(self) -> NDArray[np.float32]:
+        """Return how much a fixed voxel counts in the refinement, (i, j, k) within 0..1.
+
+        Raises
+        ------
+        InputError
+            If the masks have no voxel in common.
+        """
+        if self.moving_counts is None:
+            return self.fixed_counts
+        start = Mapping(self.fixed.grid, self.moving.grid, self.initial)
+        weight = self.fixed_counts * start.resample(self.moving_counts)
+        if not weight.any():
+            raise InputError(
+                "the masks do not overlap in the world: give --initial-transform, or leave one out"
+            )
+        return weight
 
 
 def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDArray[np.float32]:
@@ -58,6 +79,10 @@ def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDAr
         return normalise(volume.data, fixed_range)
     except InputError as error:
         raise InputError(f"{volume.path}: {error}") from error
+
+
+# What `register` takes beside the images.
+PAIR_OPTIONS = {field.name for field in fields(Pair)} - {"fixed", "moving"}
 
 
 def open_bundle(bundle: str | Path | Bundle | None) -> Bundle:
@@ -80,22 +105,15 @@ class Registrar:
     ----------
     bundle
         Folder of a bundle, or an opened one; the one inside the package by default.
-    engine
-        Precision the network runs in, one that the bundle holds.
-    backend
-        What runs it, one of `rwcnet_runtime.backends.choose.NAMES`; "auto" is the fastest that
-        works here.
-    threads
-        CPU threads; all cores of the process by default.
-    refine
-        Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
-    refine_features
-        What it compares: "mind", "learned" or "both"; by default the bundle says.
     say
         Called with one line before something that takes long, as building an engine.
+    **settings
+        The attributes of `Settings`: ``refine=0``, ``backend="openvino"``.
 
     Attributes
     ----------
+    settings : Settings
+        What is set.
     backend : Backend
         What was taken.
     reason : str
@@ -108,7 +126,7 @@ class Registrar:
     Raises
     ------
     InputError
-        If there is no such backend, features, or number of threads or steps.
+        If there is no such backend, features, anatomy, or number of threads or steps.
     BundleError
         If the bundle is missing or damaged.
     BackendError
@@ -119,19 +137,23 @@ class Registrar:
         self,
         bundle: str | Path | Bundle | None = None,
         *,
-        engine: str = "fp32",
-        backend: str = AUTO,
-        threads: int | None = None,
-        refine: int | None = None,
-        refine_features: str | None = None,
         say: Callable[[str], None] = lambda line: None,
+        **settings: Any,
     ) -> None:
         start = time.perf_counter()
-        self.bundle, self.engine = open_bundle(bundle), engine
-        self._cascade, self.reason = open_cascade(self.bundle, engine, backend, threads)
+        self.bundle, self.settings = open_bundle(bundle), Settings(**settings)
+        asked = self.settings
+        self._cascade, self.reason = open_cascade(
+            self.bundle, asked.engine, asked.backend, asked.threads
+        )
         self.backend = self._cascade.backend
         self.backend.say = say
-        self.refinement = choose_refinement(self.bundle, refine, refine_features)
+        if asked.deterministic and self.backend.on_gpu:
+            raise BackendError(
+                f"{self.backend.name} does not promise the same bits twice, which --deterministic "
+                "asks for: give --backend onnxruntime or openvino, or leave it out"
+            )
+        self.refinement = choose_refinement(self.bundle, asked.refine, asked.refine_features)
         self._refiner: Refiner | None = None
         if self.refinement is not None:
             refining = refinement_backend(self.backend)
@@ -140,13 +162,15 @@ class Registrar:
 
     def chosen(self) -> dict[str, Any]:
         """Return what a report says about what ran."""
+        engine = self.settings.engine
         return {
-            "engine": self.engine,
-            "arithmetic": self.backend.arithmetic[self.engine],
+            "engine": engine,
+            "arithmetic": self.backend.arithmetic[engine],
             "backend": self.backend.name,
             "backend_chosen": self.reason,
             "device": self.backend.device,
             "threads": self.backend.threads,
+            "anatomy": self.settings.anatomy,
             "refinement": None if self.refinement is None else asdict(self.refinement),
             "bundle": {
                 "name": self.bundle.manifest.name,
@@ -156,48 +180,31 @@ class Registrar:
             "versions": versions(self.backend.programs),
         }
 
-    def _counts(self, fixed: Volume, mask: str | Path | None) -> NDArray[np.float32]:
-        """Return where the refinement compares, 0 or 1 on the fixed grid."""
-        if mask is None:
-            return np.ones(fixed.grid.shape, np.float32)
-        if self._refiner is None:
-            raise InputError(
-                "--fixed-mask says where the refinement compares, and nothing is refined: give "
-                "--refine, or leave it out"
-            )
-        found = read_labels(Path(mask))
-        if not is_same_grid(found.grid, fixed.grid):
-            raise InputError(
-                f"{mask} does not lie on the grid of {fixed.path}: resample it by nearest neighbour"
-            )
-        if not found.data.any():
-            raise InputError(f"{mask} is empty: give a mask with the anatomy inside")
-        counts: NDArray[np.float32] = (found.data != 0).astype(np.float32)
-        return counts
+    def plan(self, fixed: ImageLike, moving: ImageLike, **given: Any) -> dict[str, Any]:
+        """Read a pair and return what `register` would report that is known before the work.
+
+        Takes and raises what `register` does.
+        """
+        return self._about(self._read(Pair(fixed, moving, **given)))
 
     def register(
         self,
-        fixed: str | Path,
-        moving: str | Path,
+        fixed: ImageLike,
+        moving: ImageLike,
         *,
-        initial_transform: str | Path | None = None,
-        fixed_mask: str | Path | None = None,
         progress: Progress = lambda part, share: None,
+        **given: Any,
     ) -> Registration:
         """Align a moving image with a fixed one.
 
         Parameters
         ----------
         fixed, moving
-            Files of any orientation, spacing and origin. Where both lie in the world is believed:
-            images that do not roughly overlap need an initial transform.
-        initial_transform
-            ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
-        fixed_mask
-            File on the fixed image's grid: the refinement compares where it is not 0. The network
-            sees the whole image.
+            Paths, images of nibabel or SimpleITK, or arrays with affines, see `ImageLike`.
         progress
             Called with the name of a stage and the share of it that is done.
+        **given
+            The other attributes of `Pair`: ``initial_transform="start.tfm"``.
 
         Returns
         -------
@@ -207,15 +214,15 @@ class Registrar:
         Raises
         ------
         InputError
-            If a file cannot be used, or the images do not overlap.
+            If an image or file cannot be used, or the images do not overlap.
         BackendError
             If the backend fails on them.
         """
-        return self._run(self._read(fixed, moving, initial_transform, fixed_mask), progress)
+        return self._run(self._read(Pair(fixed, moving, **given)), progress)
 
     def register_all(
         self,
-        pairs: Iterable[dict[str, str | Path]],
+        pairs: Iterable[dict[str, Any]],
         progress: Progress = lambda part, share: None,
     ) -> Iterator[Registration]:
         """Align pair after pair; the next one is read while one is computed.
@@ -223,7 +230,7 @@ class Registrar:
         Parameters
         ----------
         pairs
-            What `register` takes of files, by its names: ``{"fixed": ..., "moving": ...}``.
+            The attributes of `Pair` by name: ``{"fixed": ..., "moving": ...}``.
         progress
             As of `register`, for each pair.
 
@@ -239,36 +246,61 @@ class Registrar:
         """
         waiting = iter(pairs)
         with ThreadPoolExecutor(max_workers=1) as reader:
-            ahead = [reader.submit(self._read, **pair) for pair in islice(waiting, 1)]
+            ahead = [reader.submit(self._read, Pair(**pair)) for pair in islice(waiting, 1)]
             while ahead:
                 inputs = ahead.pop().result()
-                ahead = [reader.submit(self._read, **pair) for pair in islice(waiting, 1)]
+                ahead = [reader.submit(self._read, Pair(**pair)) for pair in islice(waiting, 1)]
                 yield self._run(inputs, progress)
 
-    def _read(
-        self,
-        fixed: str | Path,
-        moving: str | Path,
-        initial_transform: str | Path | None = None,
-        fixed_mask: str | Path | None = None,
-    ) -> _Inputs:
+    def _read(self, given: Pair) -> _Inputs:
         clock = _Stopwatch()
         with clock("read"):
-            still = read_volume(Path(fixed))
-            initial = (
-                None
-                if initial_transform is None
-                else read_initial_transform(Path(initial_transform))
+            fixed = as_volume(given.fixed, "fixed")
+            initial = given.initial_transform
+            transform = None if initial is None else read_initial_transform(Path(initial))
+            moving = as_volume(given.moving, "moving")
+            still, other = (
+                self._counts(name, mask, volume)
+                for name, mask, volume in (
+                    ("mask", given.fixed_mask, fixed),
+                    ("moving-mask", given.moving_mask, moving),
+                )
             )
-            given = {"initial_transform": initial_transform, "fixed_mask": fixed_mask}
-            return _Inputs(
-                still,
-                read_volume(Path(moving)),
-                initial,
-                self._counts(still, fixed_mask),
-                {name: None if path is None else str(path) for name, path in given.items()},
-                clock,
+            everywhere = np.broadcast_to(np.float32(1), fixed.grid.shape)  # takes no memory
+            counts = everywhere if still is None else still
+            return _Inputs(given, fixed, moving, transform, counts, other, clock)
+
+    def _counts(
+        self, name: str, mask: ImageLike | None, volume: Volume
+    ) -> NDArray[np.float32] | None:
+        """Return where the refinement compares, 0 or 1 on the grid of an image."""
+        if mask is None:
+            return None
+        if self._refiner is None:
+            raise InputError(
+                f"--{name} says where the refinement compares, and nothing is refined: give "
+                "--refine, or leave it out"
             )
+        found = as_labels(mask, name)
+        if not is_same_grid(found.grid, volume.grid):
+            raise InputError(
+                f"{found.path} does not lie on the grid of {volume.path}: resample it by nearest "
+                "neighbour"
+            )
+        if not found.data.any():
+            raise InputError(f"{found.path} is empty: give a mask with the anatomy inside")
+        counts: NDArray[np.float32] = (found.data != 0).astype(np.float32)
+        return counts
+
+    def _about(self, inputs: _Inputs) -> dict[str, Any]:
+        """Return what a report says before the work."""
+        grid = inputs.fixed.grid
+        sources = ("fixed", "moving", "initial_transform", "fixed_mask", "moving_mask")
+        return {
+            **{name: source_of(getattr(inputs.given, name)) for name in sources},
+            **self.chosen(),
+            "grid": {"shape": grid.shape, "spacing_mm": grid.spacing.tolist()},
+        }
 
     def _run(self, inputs: _Inputs, progress: Progress) -> Registration:
         still, other, initial = inputs.fixed, inputs.moving, inputs.initial
@@ -280,6 +312,7 @@ class Registrar:
                     f"{still.path} and {other.path} do not overlap in the world: give an initial "
                     "transform that brings them together with --initial-transform"
                 )
+            counts = inputs.weight()  # what is wrong with masks is said before the work
             fixed_range = self.bundle.manifest.intensity_range
             fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
             moving_image = start.resample(moving_values)
@@ -290,7 +323,7 @@ class Registrar:
         losses: list[float] = []
         if self._refiner is not None:
             with clock("refine"):
-                weight = padding.apply(inputs.counts)[None, None]
+                weight = padding.apply(counts)[None, None]
                 flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
         with clock("warp"):
             mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
@@ -300,50 +333,35 @@ class Registrar:
             after = mapping.resample(moving_values)
             found = findings(fixed_image, moving_image, after, displacement, still.grid)
         report = {
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "fixed": str(still.path),
-            "moving": str(other.path),
-            **inputs.given,
-            **self.chosen(),
+            **self._about(inputs),
             "refinement_losses": [round(loss, 6) for loss in losses],
-            "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
             **found,
-            "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
         }
-        return Registration(still, other, mapping, warped, displacement, report)
+        if not self.settings.deterministic:
+            report["date"] = datetime.now(UTC).isoformat(timespec="seconds")
+            report["seconds"] = {part: round(spent, 3) for part, spent in clock.seconds.items()}
+        return Registration(still, other, mapping, warped, displacement, report, inputs.given.fixed)
 
 
 def register(
-    fixed: str | Path,
-    moving: str | Path,
+    fixed: ImageLike,
+    moving: ImageLike,
     *,
-    engine: str = "fp32",
-    backend: str = AUTO,
-    threads: int | None = None,
-    refine: int | None = None,
-    refine_features: str | None = None,
-    initial_transform: str | Path | None = None,
-    fixed_mask: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
     progress: Progress = lambda part, share: None,
     say: Callable[[str], None] = lambda line: None,
+    **options: Any,
 ) -> Registration:
-    """Align one pair: `Registrar` and its `register` in one, with their parameters and errors."""
-    registrar = Registrar(
-        bundle,
-        engine=engine,
-        backend=backend,
-        threads=threads,
-        refine=refine,
-        refine_features=refine_features,
-        say=say,
-    )
-    found = registrar.register(
-        fixed,
-        moving,
-        initial_transform=initial_transform,
-        fixed_mask=fixed_mask,
-        progress=progress,
-    )
-    found.report["seconds"] = {"load": round(registrar.seconds, 3)} | found.report["seconds"]
+    """Align one pair: `Registrar` and its `register` in one, with their parameters and errors.
+
+    Parameters
+    ----------
+    **options
+        Attributes of `Settings` and of `Pair`.
+    """
+    given = {name: options.pop(name) for name in PAIR_OPTIONS if name in options}
+    registrar = Registrar(bundle, say=say, **options)
+    found = registrar.register(fixed, moving, progress=progress, **given)
+    if "seconds" in found.report:
+        found.report["seconds"] = {"load": round(registrar.seconds, 3)} | found.report["seconds"]
     return found

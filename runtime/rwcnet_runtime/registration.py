@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
+from rwcnet_runtime.images import ImageLike, displacement_like, image_like
 from rwcnet_runtime.mapping import Mapping
 from rwcnet_runtime.metrics import correlation, mutual_information
-from rwcnet_runtime.volumes import Volume, write_displacement, write_volume
-from rwcnet_runtime.writing import all_or_none, check_output
-
-WARPED, DISPLACEMENT, REPORT = "warped.nii.gz", "displacement.nii.gz", "registration.json"
-OUTPUTS = (WARPED, DISPLACEMENT, REPORT)
+from rwcnet_runtime.outputs import Outputs
+from rwcnet_runtime.volumes import Volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +33,8 @@ class Registration:
         Moving point minus fixed point, RAS+ mm, on `fixed.grid`.
     report : dict
         What `registration.json` holds.
+    given : ImageLike
+        The fixed image as it was given, whose kind results can have.
     """
 
     fixed: Volume
@@ -44,27 +43,35 @@ class Registration:
     warped: NDArray[np.float32]
     displacement_mm: NDArray[np.float32]
     report: dict[str, Any]
+    given: ImageLike
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path, *, overwrite: bool = False, **what: Any) -> list[Path]:
         """Write ``warped.nii.gz``, ``displacement.nii.gz`` and ``registration.json``.
 
         Parameters
         ----------
         folder
-            Made if it is not there; files of these names in it are replaced.
+            Made if it is not there.
+        overwrite
+            Whether results of an earlier registration in it are replaced.
+        **what
+            More of `Outputs`.
 
         Raises
         ------
         InputError
-            If the folder cannot be written to, or holds an input that would be replaced.
+            If the folder cannot be written to, or holds an input or results that would be
+            replaced.
         """
-        folder = Path(folder)
-        check_output(folder, OUTPUTS, self.fixed.path, self.moving.path)
-        with all_or_none(folder, OUTPUTS) as written:
-            write_volume(written / WARPED, self.warped, self.fixed)
-            write_displacement(written / DISPLACEMENT, self.displacement_mm, self.fixed)
-            (written / REPORT).write_text(json.dumps(self.report, indent=2) + "\n")
-        return [folder / file for file in OUTPUTS]
+        return Outputs(Path(folder), overwrite, **what).write(self)
+
+    def warped_image(self) -> Any:
+        """Return `warped` as an image of the kind of the fixed one, see `images.image_like`."""
+        return image_like(self.given, self.warped, self.fixed)
+
+    def displacement_image(self) -> Any:
+        """Return `displacement_mm` like the fixed image, see `images.displacement_like`."""
+        return displacement_like(self.given, self.displacement_mm, self.fixed)
 
 
 def findings(

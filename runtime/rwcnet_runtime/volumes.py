@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation, ornt_transform
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import (
+    as_nifti,
     decode,
     encode,
     is_same_grid,
@@ -46,7 +48,7 @@ class Volume:
     stored_grid : ImageGrid
         Where the same voxels lie in the axis order of the file.
     path : Path
-        The file.
+        The file; of an image in memory, what messages call it ("fixed").
     """
 
     data: NDArray[np.float32]
@@ -103,11 +105,21 @@ def read_volume(path: Path) -> Volume:
         single intensity, or does not fit into memory.
     """
     with within_memory(path):
-        array, stored_grid = decode(path)
-        with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
-            data = array.astype(np.float32, copy=False)
-        _check_intensities(path, data)
-        data, grid = _reoriented(data, stored_grid)
+        return volume_from(*decode(path), path)
+
+
+def volume_from(array: NDArray[Any], stored_grid: ImageGrid, path: Path) -> Volume:
+    """Bring an image as `decode` returns it to the axes closest to RAS+.
+
+    Raises
+    ------
+    InputError
+        If it holds NaN or infinite voxels or a single intensity.
+    """
+    with np.errstate(over="ignore"):  # float64 beyond float32 becomes infinite, caught below
+        data = array.astype(np.float32, copy=False)
+    _check_intensities(path, data)
+    data, grid = _reoriented(data, stored_grid)
     return Volume(data, grid, stored_grid, path)
 
 
@@ -126,18 +138,27 @@ def read_labels(path: Path) -> LabelMap:
         is no whole number from 0 to 2147483647.
     """
     with within_memory(path):
-        array, stored_grid = decode(path)
-        largest = np.iinfo(np.int32).max
-        # NaN compares false with everything, and so is caught too.
-        whole = (array >= 0) & (array <= largest) & (array == np.rint(array))
-        bad = array.size - np.count_nonzero(whole)
-        if bad:
-            raise InputError(
-                f"{path} holds {bad} voxels such as {array[~whole][0]:g} where labels, whole "
-                f"numbers from 0 to {largest}, are needed; give a label map that was not "
-                "interpolated."
-            )
-        data, grid = _reoriented(array.astype(np.int32), stored_grid)
+        return labels_from(*decode(path), path)
+
+
+def labels_from(array: NDArray[Any], stored_grid: ImageGrid, path: Path) -> LabelMap:
+    """Bring a label map as `decode` returns it to the axes closest to RAS+.
+
+    Raises
+    ------
+    InputError
+        If a voxel is no whole number from 0 to 2147483647.
+    """
+    largest = np.iinfo(np.int32).max
+    # NaN compares false with everything, and so is caught too.
+    whole = (array >= 0) & (array <= largest) & (array == np.rint(array))
+    bad = array.size - np.count_nonzero(whole)
+    if bad:
+        raise InputError(
+            f"{path} holds {bad} voxels such as {array[~whole][0]:g} where labels, whole numbers "
+            f"from 0 to {largest}, are needed; give a label map that was not interpolated."
+        )
+    data, grid = _reoriented(array.astype(np.int32), stored_grid)
     return LabelMap(data, grid, path)
 
 
@@ -162,6 +183,11 @@ def write_volume(path: Path, array: NDArray[np.float32], volume_like: Volume) ->
     encode(path, stored, volume_like.stored_grid)
 
 
+def write_labels(path: Path, labels: NDArray[np.int32], volume_like: Volume) -> None:
+    """Write a label map, (i, j, k) int32, as `write_volume` writes an image."""
+    encode(path, volume_like.to_stored(labels), volume_like.stored_grid)
+
+
 def write_displacement(
     path: Path, displacement_mm: NDArray[np.float32], volume_like: Volume
 ) -> None:
@@ -184,10 +210,26 @@ def write_displacement(
     InputError
         If `path` has another suffix or cannot be written.
     """
+    encode(path, _stored_lps(displacement_mm, volume_like), volume_like.stored_grid)
+
+
+def volume_as_nifti(array: NDArray[Any], volume_like: Volume) -> nib.Nifti1Image:
+    """Return an image, (i, j, k) on ``volume_like.grid``, in the axes of another file."""
+    return as_nifti(volume_like.to_stored(array), volume_like.stored_grid)
+
+
+def displacement_as_nifti(
+    displacement_mm: NDArray[np.float32], volume_like: Volume
+) -> nib.Nifti1Image:
+    """Return what `write_displacement` writes to NIfTI."""
+    return as_nifti(_stored_lps(displacement_mm, volume_like), volume_like.stored_grid)
+
+
+def _stored_lps(displacement_mm: NDArray[np.float32], volume_like: Volume) -> NDArray[np.float32]:
     # Components follow the world and not the array: reorienting the axes leaves them alone.
     signs = LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
-    displacement_lps = volume_like.to_stored(displacement_mm).astype(np.float32, copy=False) * signs
-    encode(path, displacement_lps, volume_like.stored_grid)
+    vectors: NDArray[np.float32] = volume_like.to_stored(displacement_mm) * signs
+    return vectors
 
 
 def read_displacement(path: Path, fixed: Volume) -> NDArray[np.float32]:

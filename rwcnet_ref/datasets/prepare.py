@@ -14,9 +14,9 @@ from rwcnet_ref.datasets.files import Files, Structures
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.evaluation.measures import landmarks_of
-from rwcnet_runtime.evaluation.overlap import warp_labels
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.geometry import LPS_FROM_RAS
+from rwcnet_runtime.labels import warp_labels
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.preprocess import Padding
 from rwcnet_runtime.volumes import LabelMap, Volume

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from rwcnet_export import cli, folder
 from rwcnet_export.checks import Findings
-from rwcnet_export.interrupts import uninterrupted
 from rwcnet_runtime.bundle import Bundle
+from rwcnet_runtime.interrupts import uninterrupted
 
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 EXPORT = ("--stage", "all", "--preset", "tiny", "--random-weights", "-o")

@@ -217,6 +217,23 @@ def test_a_mask_of_everything_changes_nothing(small_pair, tmp_path):
     assert masked.report["fixed_mask"] == str(mask)
 
 
+def test_a_moving_mask_is_brought_along_by_the_start(small_pair, tmp_path):
+    transform = tmp_path / "start.tfm"
+    sitk.WriteTransform(sitk.TranslationTransform(3, SHIFT_MM * (-1, -1, 1)), transform)
+    fixed, moving = (nib.load(path) for path in small_pair)
+    half = np.zeros(fixed.shape, bool)
+    half[:17] = True
+    registrar = Registrar(backend="onnxruntime", refine=5)
+    start = {"initial_transform": transform}
+    plain = registrar.register(fixed, moving, **start)
+    by_fixed = registrar.register(fixed, moving, fixed_mask=(half, fixed.affine), **start)
+    by_moving = registrar.register(fixed, moving, moving_mask=(half, moving.affine), **start)
+    assert np.abs(by_fixed.displacement_mm - plain.displacement_mm).max() > 0.05  # mm
+    np.testing.assert_allclose(
+        by_moving.displacement_mm, by_fixed.displacement_mm, atol=1e-2
+    )  # mm: edges of the mask are rounded
+
+
 @pytest.mark.parametrize(
     ("size", "value", "refine", "says"),
     [
@@ -253,8 +270,8 @@ def test_a_failure_while_saving_leaves_what_was_there(registration, tmp_path, mo
         raise OSError(28, "No space left on device")
 
     (tmp_path / "registration.json").write_text("old")
-    monkeypatch.setattr("rwcnet_runtime.registration.write_displacement", fail)
+    monkeypatch.setattr("rwcnet_runtime.outputs.write_displacement", fail)
     with pytest.raises(InputError, match="No space left"):
-        registration.save(tmp_path)
+        registration.save(tmp_path, overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["registration.json"]
     assert (tmp_path / "registration.json").read_text() == "old"

@@ -16,7 +16,7 @@ from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import grid_of_nifti, load_nifti, voxels_of
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 from rwcnet_runtime.mapping import read_initial_transform
-from rwcnet_runtime.registration import DISPLACEMENT
+from rwcnet_runtime.outputs import DISPLACEMENT
 
 _LPS = LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
 _VECTOR_INTENT = 1007

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rwcnet_runtime.backends.choose import AUTO, NAMES
-from rwcnet_runtime.commands import Refine, RefineFeatures, Threads, one_sentence_errors
+from rwcnet_runtime.commands import NETWORK, Refine, RefineFeatures, Threads, one_sentence_errors
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import read_cases
 from rwcnet_runtime.evaluation.evaluate import evaluate_bundle, evaluate_fields
@@ -31,13 +31,23 @@ def evaluate(
         Path | None, typer.Option(help="Folder that paths in CASES start from; default: its own.")
     ] = None,
     bundle: Annotated[
-        Path | None, typer.Option(help="Folder written by rwcnet-export; default: the one shipped.")
+        Path | None,
+        typer.Option(
+            help="Folder written by rwcnet-export; default: the one shipped.",
+            rich_help_panel=NETWORK,
+        ),
     ] = None,
     engine: Annotated[
-        str | None, typer.Option(help="Precision; one that the bundle holds. Default: fp32.")
+        str | None,
+        typer.Option(
+            help="Precision; one that the bundle holds. Default: fp32.", rich_help_panel=NETWORK
+        ),
     ] = None,
     backend: Annotated[
-        str | None, typer.Option(help=f"What runs it: {', '.join(NAMES)}. Default: {AUTO}.")
+        str | None,
+        typer.Option(
+            help=f"What runs it: {', '.join(NAMES)}. Default: {AUTO}.", rich_help_panel=NETWORK
+        ),
     ] = None,
     threads: Threads = None,
     refine: Refine = None,

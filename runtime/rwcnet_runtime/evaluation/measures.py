@@ -17,11 +17,12 @@ from rwcnet_runtime.evaluation.deformation import (
     sd_log_jacobian,
 )
 from rwcnet_runtime.evaluation.landmarks import paired, read_landmarks
-from rwcnet_runtime.evaluation.overlap import dice_per_label, labels_of, warp_labels
+from rwcnet_runtime.evaluation.overlap import dice_per_label, labels_of
 from rwcnet_runtime.evaluation.surface import hd95_per_label
 from rwcnet_runtime.evaluation.target_error import inside, landmark_errors_mm
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.geometry import jacobian_determinant
+from rwcnet_runtime.labels import warp_labels
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.volumes import LabelMap, Volume, read_labels
 

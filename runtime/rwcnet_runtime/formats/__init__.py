@@ -4,7 +4,8 @@ NIfTI goes through nibabel, MetaImage, NRRD and series of DICOM files through Si
 """
 
 from rwcnet_runtime.formats.decode import READABLE, decode
-from rwcnet_runtime.formats.encode import WRITABLE, encode, output_suffix
+from rwcnet_runtime.formats.encode import WRITABLE, as_nifti, encode, output_suffix
+from rwcnet_runtime.formats.in_memory import from_array, from_itk, from_nifti
 from rwcnet_runtime.formats.itk import quiet
 from rwcnet_runtime.formats.limits import available_memory, check_size, within_memory
 from rwcnet_runtime.formats.nifti import grid_of_nifti, load_nifti, voxels_of
@@ -15,11 +16,15 @@ __all__ = [
     "READABLE",
     "WRITABLE",
     "apart_mm",
+    "as_nifti",
     "available_memory",
     "can_be_read",
     "check_size",
     "decode",
     "encode",
+    "from_array",
+    "from_itk",
+    "from_nifti",
     "grid_of_nifti",
     "is_same_grid",
     "load_nifti",

@@ -32,7 +32,7 @@ def output_suffix(path: Path) -> str:
     return suffix if suffix in WRITABLE and not path.is_dir() else ".nii.gz"
 
 
-def encode(path: Path, stored: NDArray[np.float32], grid: ImageGrid) -> None:
+def encode(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
     """Write an image, or a displacement field as ITK and ANTs read it.
 
     NIfTI fields are (i, j, k, 1, 3) with intent 1007 (vector): with intent 1006 (displacement
@@ -43,8 +43,8 @@ def encode(path: Path, stored: NDArray[np.float32], grid: ImageGrid) -> None:
     ----------
     path : Path
         Ends in one of `WRITABLE`. It is replaced whole or not at all.
-    stored : ndarray, (i, j, k) or (i, j, k, 3), float32
-        Intensities, or displacements in LPS+ mm; on `grid`, in the axis order of the file.
+    stored : ndarray, (i, j, k) or (i, j, k, 3)
+        Intensities, labels, or displacements in LPS+ mm; on `grid`, in the axis order of the file.
     grid : ImageGrid
         Where they lie.
 
@@ -62,7 +62,7 @@ def encode(path: Path, stored: NDArray[np.float32], grid: ImageGrid) -> None:
     partial = path.with_name(f".{os.getpid()}-{path.name}")
     try:
         if path.name.endswith((".nii", ".nii.gz")):
-            nib.save(_as_nifti(stored, grid), partial)
+            nib.save(as_nifti(stored, grid), partial)
         else:
             _save_itk(partial, stored, grid)
         partial.replace(path)
@@ -75,7 +75,8 @@ def encode(path: Path, stored: NDArray[np.float32], grid: ImageGrid) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _as_nifti(stored: NDArray[np.float32], grid: ImageGrid) -> nib.Nifti1Image:
+def as_nifti(stored: NDArray[Any], grid: ImageGrid) -> nib.Nifti1Image:
+    """Return what `encode` writes to NIfTI."""
     is_field = stored.ndim == 4
     image = nib.Nifti1Image(stored[..., None, :] if is_field else stored, grid.affine)
     image.header.set_intent("vector" if is_field else "none")
@@ -88,7 +89,7 @@ def _as_nifti(stored: NDArray[np.float32], grid: ImageGrid) -> nib.Nifti1Image:
     return image
 
 
-def _save_itk(path: Path, stored: NDArray[np.float32], grid: ImageGrid) -> None:
+def _save_itk(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
     array = np.moveaxis(stored, (0, 1, 2), (2, 1, 0))
     image = sitk.GetImageFromArray(array, isVector=stored.ndim == 4)
     affine: NDArray[Any] = LPS_FROM_RAS @ grid.affine

@@ -29,13 +29,14 @@ from rwcnet_runtime.formats.place import (
     SAME_PLACE_MM,
     apart_mm,
     check_affine,
+    check_real,
     is_sheared,
     one_volume,
 )
 from rwcnet_runtime.geometry import ImageGrid
 
 # What nibabel, gzip and numpy raise for a file that is not NIfTI or is damaged.
-_UNREADABLE = (
+UNREADABLE = (
     ImageFileError,
     HeaderDataError,
     OSError,
@@ -54,11 +55,7 @@ def decode_nifti(path: Path) -> tuple[NDArray[Any], ImageGrid]:
     """Read one real-valued volume; parameters, returns and errors are those of `decode`."""
     image = load_nifti(path)
     shape = one_volume(path, image.shape)
-    if image.get_data_dtype().kind not in "iuf":
-        raise InputError(
-            f"{path} holds {image.get_data_dtype()} voxels where real numbers are needed; "
-            "extract one channel first."
-        )
+    check_real(path, image.get_data_dtype())
     grid = grid_of_nifti(path, image)  # before the voxels, which take longer
     return voxels_of(path, image).reshape(shape), grid
 
@@ -96,7 +93,7 @@ def load_nifti(path: Path) -> nib.Nifti1Image:
             proxy = ArrayProxy(str(voxel_path), header, mmap=False)
             affine = header.get_best_affine()
             stored = voxel_path.stat().st_size
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _not_nifti(path) from error
     if negative:
         raise InputError(
@@ -118,7 +115,7 @@ def load_nifti(path: Path) -> nib.Nifti1Image:
     try:
         with _unlogged():
             image: nib.Nifti1Image = kind(proxy, affine, header)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _not_nifti(path) from error
     return image
 
@@ -138,7 +135,7 @@ def voxels_of(path: Path, image: nib.Nifti1Image) -> NDArray[Any]:
         with _opened(voxel_path) as stream:
             voxels = np.asanyarray(ArrayProxy(stream, stored, mmap=False))
             stream.read(1)  # at its end gzip compares checksums, which reading the voxels may miss
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise _not_nifti(path) from error
     return voxels
 

@@ -1,9 +1,10 @@
-"""Where the voxels of a file lie, and whether that can be said."""
+"""Where the voxels of a file lie and what they are, and whether that can be said."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,3 +89,17 @@ def one_volume(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
         f"{path} has shape {shape} where one 3-D volume of at least two voxels along each axis is "
         "needed; extract or convert one volume first."
     )
+
+
+def check_real(path: Path, dtype: np.dtype[Any]) -> None:
+    """Refuse voxels that are no real numbers.
+
+    Raises
+    ------
+    InputError
+        If they are complex or of several channels.
+    """
+    if dtype.kind not in "biuf":
+        raise InputError(
+            f"{path} holds {dtype} voxels where real numbers are needed; extract one channel first."
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -65,7 +66,13 @@ def one_sentence_interrupts() -> Iterator[Interrupt]:
 
 @contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Hold back Ctrl-C and SIGTERM until the block is done; it should take no time."""
+    """Hold back Ctrl-C and SIGTERM until the block is done; it should take no time.
+
+    Python's signals come to the main thread alone: in another there is nothing to hold back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:

@@ -1,0 +1,68 @@
+"""Reports in a few lines, for whoever reads them on a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def describe_plan(report: dict[str, Any]) -> list[str]:
+    """Return what was chosen: the part of a report that is known before the work."""
+    steps = report["refinement"]
+    i, j, k = report["grid"]["shape"]
+    spacing = " x ".join(f"{edge:.3g}" for edge in report["grid"]["spacing_mm"])
+    return [
+        *_chosen(report),
+        f"grid                {i} x {j} x {k} voxels of {spacing} mm",
+        f"start               {report['initial_transform'] or 'where the headers put the images'}",
+        "refinement          "
+        + (f"at most {steps['steps']} steps on {_features(steps)}" if steps else "none"),
+    ]
+
+
+def describe(report: dict[str, Any], *, verbose: bool = False) -> list[str]:
+    """Return what was chosen and what was found; `verbose` adds the time of each part."""
+    spent = report.get("seconds", {})
+    return [
+        *_chosen(report),
+        *_refinement(report),
+        *(
+            f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
+            for name, values in report["similarity"].items()
+        ),
+        f"displacement        mean {report['displacement_mm']['mean']:.1f} mm, largest "
+        f"{report['displacement_mm']['max']:.1f} mm",
+        f"Jacobian            smallest {report['jacobian_determinant']['min']:.2f}, folded "
+        f"{report['jacobian_determinant']['folded_percent']:.3f} % of the voxels",
+        *([f"time                {sum(spent.values()):.1f} s"] if spent else []),
+        *(f"  {part:17} {seconds:.2f} s" for part, seconds in spent.items() if verbose),
+    ]
+
+
+def _chosen(report: dict[str, Any]) -> list[str]:
+    return [
+        f"bundle {report['bundle']['name']} ({report['bundle']['sha256'][:12]}), engine "
+        f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
+        f"{report['threads']} threads",
+        f"backend {report['backend']}: {report['backend_chosen']}",
+        *(
+            [f"anatomy {report['anatomy']}: settings of generic, as no others were found better"]
+            if report["anatomy"] != "generic"
+            else []
+        ),
+    ]
+
+
+def _refinement(report: dict[str, Any]) -> list[str]:
+    losses = report["refinement_losses"]
+    if not losses:
+        return []
+    return [
+        f"refinement          {len(losses)} steps on {_features(report['refinement'])}, loss "
+        f"{losses[0]:.4f} -> {losses[-1]:.4f}"
+    ]
+
+
+def _features(refinement: dict[str, Any]) -> str:
+    return {"both": "MIND-SSC and learned features", "mind": "MIND-SSC"}.get(
+        refinement["features"], "learned features"
+    )

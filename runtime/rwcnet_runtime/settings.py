@@ -1,0 +1,79 @@
+"""What can be set: how a bundle runs whatever the pair, and what belongs to one pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwcnet_runtime.backends.choose import AUTO
+from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.images import ImageLike
+
+ANATOMIES = ("generic", "brain", "lung", "abdomen")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pairs are registered, the same for all that one `Registrar` is given.
+
+    Attributes
+    ----------
+    engine
+        Precision the network runs in, one that the bundle holds.
+    backend
+        What runs it, one of `rwcnet_runtime.backends.choose.NAMES`; "auto" is the fastest that
+        works here.
+    threads
+        CPU threads; all cores of the process by default.
+    refine
+        Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
+    refine_features
+        What it compares: "mind", "learned" or "both"; by default the bundle says.
+    anatomy
+        What the images show, one of `ANATOMIES`; for the record. All run as "generic"
+        does: what was tried for lungs and livers gained nothing, see runtime/README.md.
+    deterministic
+        Refuse a backend that does not promise the same bits twice, and leave date and times out
+        of the report, so that all files are the same byte for byte.
+
+    Raises
+    ------
+    InputError
+        If there is no such anatomy.
+    """
+
+    engine: str = "fp32"
+    backend: str = AUTO
+    threads: int | None = None
+    refine: int | None = None
+    refine_features: str | None = None
+    anatomy: str = "generic"
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.anatomy not in ANATOMIES:
+            raise InputError(f"--anatomy {self.anatomy}: choose from {', '.join(ANATOMIES)}")
+
+
+# eq=False: arrays in it have no single truth value, so a generated __eq__ would raise.
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """Two images and what is known of them; images and masks as `ImageLike`.
+
+    Attributes
+    ----------
+    fixed, moving
+        Of any orientation, spacing and origin. Where both lie in the world is believed: images
+        that do not roughly overlap need an initial transform.
+    initial_transform
+        ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
+    fixed_mask, moving_mask
+        Each on the grid of its image: the refinement compares where neither is 0, the moving one
+        brought along by the initial transform. The network sees the whole images.
+    """
+
+    fixed: ImageLike
+    moving: ImageLike
+    initial_transform: str | Path | None = None
+    fixed_mask: ImageLike | None = None
+    moving_mask: ImageLike | None = None
