@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
 
-# Reads what stdin lists, a line an answer, with 3 GB of address space: three quarters of it are
-# taken by libraries.
+# Reads what stdin lists, a line an answer, with 3 GB of address space.
 WORKER = """
 import resource, sys
 from pathlib import Path
