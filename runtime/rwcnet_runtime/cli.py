@@ -55,6 +55,7 @@ def describe(registration: Registration) -> str:
             f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
             f"{report['threads']} threads",
             f"backend {report['backend']}: {report['backend_chosen']}",
+            _working_grid(report["working_grid"]),
             *_refinement(report),
             *(
                 f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
@@ -67,6 +68,11 @@ def describe(registration: Registration) -> str:
             f"time                {sum(report['seconds'].values()):.1f} s",
         ]
     )
+
+
+def _working_grid(found: dict[str, Any]) -> str:
+    voxels, spacing = (" x ".join(f"{n:g}" for n in found[key]) for key in ("shape", "spacing_mm"))
+    return f"working grid        {voxels} voxels of {spacing} mm: {found['why']}"
 
 
 def _refinement(report: dict[str, Any]) -> list[str]:
@@ -97,6 +103,10 @@ def infer(
     threads: Threads = None,
     refine: Refine = None,
     refine_features: RefineFeatures = None,
+    spacing: Annotated[
+        float | None,
+        typer.Option(help="Voxel size in mm to work at; default: FIXED's, larger if too many."),
+    ] = None,
     fixed_mask: Annotated[
         Path | None, typer.Option(help="Mask on FIXED's grid: where the refinement compares.")
     ] = None,
@@ -119,6 +129,7 @@ def infer(
             threads=threads,
             refine=refine,
             refine_features=refine_features,
+            spacing=spacing,
             initial_transform=initial_transform,
             fixed_mask=fixed_mask,
             bundle=bundle,

@@ -21,8 +21,8 @@ from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import is_same_grid
-from rwcnet_runtime.mapping import Mapping, read_initial_transform
-from rwcnet_runtime.preprocess import Padding, normalise
+from rwcnet_runtime.mapping import read_initial_transform
+from rwcnet_runtime.preparation import prepare
 from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
 from rwcnet_runtime.registration import Registration, findings
@@ -51,13 +51,6 @@ class _Inputs:
     counts: NDArray[np.float32]
     given: dict[str, str | None]
     clock: _Stopwatch
-
-
-def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDArray[np.float32]:
-    try:
-        return normalise(volume.data, fixed_range)
-    except InputError as error:
-        raise InputError(f"{volume.path}: {error}") from error
 
 
 def open_bundle(bundle: str | Path | Bundle | None) -> Bundle:
@@ -91,6 +84,9 @@ class Registrar:
         Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
     refine_features
         What it compares: "mind", "learned" or "both"; by default the bundle says.
+    spacing
+        Voxel size in mm that the network works at, in whole voxels of the fixed image; by default
+        those of the fixed image, or larger ones if they are too many.
     say
         Called with one line before something that takes long, as building an engine.
 
@@ -124,6 +120,7 @@ class Registrar:
         threads: int | None = None,
         refine: int | None = None,
         refine_features: str | None = None,
+        spacing: float | None = None,
         say: Callable[[str], None] = lambda line: None,
     ) -> None:
         start = time.perf_counter()
@@ -132,6 +129,7 @@ class Registrar:
         self.backend = self._cascade.backend
         self.backend.say = say
         self.refinement = choose_refinement(self.bundle, refine, refine_features)
+        self.spacing = spacing
         self._refiner: Refiner | None = None
         if self.refinement is not None:
             refining = refinement_backend(self.backend)
@@ -159,7 +157,7 @@ class Registrar:
     def _counts(self, fixed: Volume, mask: str | Path | None) -> NDArray[np.float32]:
         """Return where the refinement compares, 0 or 1 on the fixed grid."""
         if mask is None:
-            return np.ones(fixed.grid.shape, np.float32)
+            return np.broadcast_to(np.float32(1), fixed.grid.shape)  # takes no memory
         if self._refiner is None:
             raise InputError(
                 "--fixed-mask says where the refinement compares, and nothing is refined: give "
@@ -271,34 +269,33 @@ class Registrar:
             )
 
     def _run(self, inputs: _Inputs, progress: Progress) -> Registration:
-        still, other, initial = inputs.fixed, inputs.moving, inputs.initial
-        clock = inputs.clock
+        still, other, clock = inputs.fixed, inputs.moving, inputs.clock
         with clock("prepare"):
-            start = Mapping(still.grid, other.grid, initial)
-            if not start.inside().any():
-                raise InputError(
-                    f"{still.path} and {other.path} do not overlap in the world: give an initial "
-                    "transform that brings them together with --initial-transform"
-                )
-            fixed_range = self.bundle.manifest.intensity_range
-            fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
-            moving_image = start.resample(moving_values)
-            padding = Padding.to_multiple(still.grid.shape, self.bundle.manifest.multiple)
-            images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]
+            pair = prepare(
+                still,
+                other,
+                inputs.initial,
+                self.bundle.manifest,
+                self.backend.bytes_per_voxel,
+                self.spacing,
+            )
+            images = [pair.for_network(image) for image in (pair.fixed, pair.moving)]
         flow, seconds = self._cascade.run(images[0], images[1], progress)
         clock.seconds |= seconds
         losses: list[float] = []
         if self._refiner is not None:
             with clock("refine"):
-                weight = padding.apply(inputs.counts)[None, None]
+                weight = pair.for_network(pair.working.average(inputs.counts))
                 flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
+        self.backend.rest()
+        flow_vox = pair.from_network(flow)
         with clock("warp"):
-            mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
+            mapping = pair.mapping(other.grid, flow_vox)
             warped = mapping.resample(other.data)
             displacement = mapping.displacement_mm()
         with clock("assess"):
-            after = mapping.resample(moving_values)
-            found = findings(fixed_image, moving_image, after, displacement, still.grid)
+            after = pair.after(flow_vox)
+            found = findings(pair.fixed, pair.moving, after, displacement, still.grid)
         report = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "fixed": str(still.path),
@@ -307,6 +304,7 @@ class Registrar:
             **self.chosen(),
             "refinement_losses": [round(loss, 6) for loss in losses],
             "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
+            "working_grid": pair.working.describe(),
             **found,
             "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
         }
@@ -322,6 +320,7 @@ def register(
     threads: int | None = None,
     refine: int | None = None,
     refine_features: str | None = None,
+    spacing: float | None = None,
     initial_transform: str | Path | None = None,
     fixed_mask: str | Path | None = None,
     bundle: str | Path | Bundle | None = None,
@@ -336,6 +335,7 @@ def register(
         threads=threads,
         refine=refine,
         refine_features=refine_features,
+        spacing=spacing,
         say=say,
     )
     found = registrar.register(

@@ -56,6 +56,9 @@ class Backend(ABC):
         What `pip install "rwcnet[...]"` brings it.
     on_gpu
         Whether it needs one.
+    bytes_per_voxel
+        Memory of the host that a registration takes for each voxel of the image it works on, as
+        measured with the bundle `base`, refinement included.
     threads
         CPU threads it computes with.
     say
@@ -66,6 +69,7 @@ class Backend(ABC):
     programs: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
     on_gpu: ClassVar[bool] = False
+    bytes_per_voxel: ClassVar[int] = 100
     arithmetic: ClassVar[Mapping[str, str]]
 
     def __init__(self, threads: int | None = None) -> None:
@@ -159,6 +163,9 @@ class Backend(ABC):
         for part, patch in zip(parts, patches, strict=True):
             i, j, k = patch.own
             whole[0, :, i, j, k] = part[:, *patch.inner]
+
+    def rest(self) -> None:  # noqa: B027 - most keep nothing
+        """Give back memory that is kept for the next run of any graph."""
 
     def synchronize(self) -> None:  # noqa: B027 - on the host nothing is under way
         """Wait until all that was asked for is computed."""
