@@ -25,7 +25,7 @@ demo_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
 def run_with_progress(
-    fixed: Path, moving: Path, **options: str | int | Path | None
+    fixed: Path, moving: Path, **options: str | float | Path | None
 ) -> Registration:
     """Register with a progress bar, which shows on a terminal only.
 

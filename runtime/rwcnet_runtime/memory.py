@@ -8,12 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from rwcnet_runtime.patches import VOXELS_AT_ONCE
+
 # What the process holds before an image is read: interpreter, libraries, graphs.
 _PROGRAM = 600_000_000
 # Bytes a voxel of the fixed image: warped image and displacement, and the latter once more while
 # it is written; of the moving image: its copy inside SimpleITK.
 _FIXED_OUTPUT, _MOVING_OUTPUT = 4 * (1 + 3 + 3), 4
 _IMAGE = 4
+# What a voxel of patches of the full resolution takes more than one of the image.
+_PATCHES = 2.5
 # The system and others need some of the machine.
 _OURS = 0.85
 _ROOT = Path("/")
@@ -50,14 +54,15 @@ def bytes_needed(
     fixed, moving
         Voxels of the images.
     bytes_per_voxel
-        Of the working grid, while the network runs and refines.
+        Of the working grid, while the network runs whole and refines.
     working
         Voxels of the working grid.
     program
         Whether to count what is there once the images are read.
     """
     held = _PROGRAM + _IMAGE * (fixed + moving) if program else 0
-    return held + max(bytes_per_voxel * working, _FIXED_OUTPUT * fixed + _MOVING_OUTPUT * moving)
+    network = max(working, _PATCHES * min(working, VOXELS_AT_ONCE)) * bytes_per_voxel
+    return held + max(round(network), _FIXED_OUTPUT * fixed + _MOVING_OUTPUT * moving)
 
 
 def memory_at_hand(root: Path = _ROOT) -> Memory:

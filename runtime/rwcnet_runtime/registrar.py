@@ -17,6 +17,7 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from rwcnet_runtime.backends.choose import AUTO, open_cascade
+from rwcnet_runtime.backends.onnxruntime_cpu import empty_pool
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
 from rwcnet_runtime.errors import InputError
@@ -287,7 +288,8 @@ class Registrar:
             with clock("refine"):
                 weight = pair.for_network(pair.working.average(inputs.counts))
                 flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
-        self.backend.rest()
+        if max(pair.working.factors) > 1:  # the results are larger than what the network saw
+            empty_pool(self.bundle)
         flow_vox = pair.from_network(flow)
         with clock("warp"):
             mapping = pair.mapping(other.grid, flow_vox)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from rwcnet_runtime import InputError, Registrar
-from rwcnet_runtime.memory import Memory
+from rwcnet_runtime.memory import Memory, bytes_needed
 
 SHIFT_MM = np.array([3.0, -2.0, 2.5])  # RAS
 
@@ -97,7 +97,9 @@ def test_little_memory_takes_larger_voxels_and_too_little_is_one_sentence(
         memory = Memory(limit, free)
         monkeypatch.setattr("rwcnet_runtime.preparation.memory_at_hand", lambda: memory)
 
-    machine(0.74e9, None)
+    size = 52**3
+    usable = bytes_needed(size, size, registrar.backend.bytes_per_voxel, size - 1)
+    machine(usable / 0.85, None)
     found = registrar.register(a, b)
     assert found.report["working_grid"]["factors"] == [2, 2, 2]
     assert "memory" in found.report["working_grid"]["why"]

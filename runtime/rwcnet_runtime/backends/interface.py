@@ -57,8 +57,8 @@ class Backend(ABC):
     on_gpu
         Whether it needs one.
     bytes_per_voxel
-        Memory of the host that a registration takes for each voxel of the image it works on, as
-        measured with the bundle `base`, refinement included.
+        Memory of the host that a registration takes for each voxel of a large image, as measured
+        with the bundle `base`; on GPUs guessed.
     threads
         CPU threads it computes with.
     say
@@ -163,9 +163,6 @@ class Backend(ABC):
         for part, patch in zip(parts, patches, strict=True):
             i, j, k = patch.own
             whole[0, :, i, j, k] = part[:, *patch.inner]
-
-    def rest(self) -> None:  # noqa: B027 - most keep nothing
-        """Give back memory that is kept for the next run of any graph."""
 
     def synchronize(self) -> None:  # noqa: B027 - on the host nothing is under way
         """Wait until all that was asked for is computed."""

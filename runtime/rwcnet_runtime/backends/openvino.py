@@ -24,6 +24,7 @@ class OpenVino(Backend):
 
     name = "openvino"
     programs = ("openvino", "onnxruntime")
+    bytes_per_voxel = 480
     extra = "openvino"
     arithmetic: ClassVar = {
         "fp32": "float32",
