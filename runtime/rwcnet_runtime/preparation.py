@@ -29,7 +29,7 @@ from rwcnet_runtime.working_grid import (
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class WorkingPair:
     """Two images on the working grid.
 
     Attributes
@@ -87,7 +87,7 @@ def prepare(
     manifest: Manifest,
     bytes_per_voxel: int,
     spacing: float | None = None,
-) -> Pair:
+) -> WorkingPair:
     """Normalise two images, choose the working grid and bring them there.
 
     Parameters
@@ -128,7 +128,7 @@ def prepare(
             f"{fixed.path} and {moving.path} do not overlap in the world: give an initial "
             "transform that brings them together with --initial-transform"
         )
-    return Pair(
+    return WorkingPair(
         working, working.average(fixed_values), image, values, grid, initial, manifest.multiple
     )
 
