@@ -12,14 +12,13 @@ from rwcnet_runtime.patches import VOXELS_AT_ONCE
 
 # What the process holds before an image is read: interpreter, libraries, graphs.
 _PROGRAM = 600_000_000
-# Bytes a voxel of the fixed image: warped image and displacement, and the latter once more while
-# it is written; of the moving image: its copy inside SimpleITK.
-_FIXED_OUTPUT, _MOVING_OUTPUT = 4 * (1 + 3 + 3), 4
-_IMAGE = 4
+# Bytes for each voxel of the images as read; of the fixed one for the warped image and the
+# displacement, and for the latter once more while it is written.
+_IMAGE, _OUTPUT = 4, 4 * (1 + 3 + 3)
 # What a voxel of patches of the full resolution takes more than one of the image.
-_PATCHES = 2.5
+_PATCHES = 2
 # The system and others need some of the machine.
-_OURS = 0.85
+_OURS = 0.9
 _ROOT = Path("/")
 
 
@@ -62,7 +61,7 @@ def bytes_needed(
     """
     held = _PROGRAM + _IMAGE * (fixed + moving) if program else 0
     network = max(working, _PATCHES * min(working, VOXELS_AT_ONCE)) * bytes_per_voxel
-    return held + max(round(network), _FIXED_OUTPUT * fixed + _MOVING_OUTPUT * moving)
+    return held + max(round(network), _OUTPUT * fixed)
 
 
 def memory_at_hand(root: Path = _ROOT) -> Memory:

@@ -99,7 +99,7 @@ def test_little_memory_takes_larger_voxels_and_too_little_is_one_sentence(
 
     size = 52**3
     usable = bytes_needed(size, size, registrar.backend.bytes_per_voxel, size - 1)
-    machine(usable / 0.85, None)
+    machine(usable / 0.9, None)
     found = registrar.register(a, b)
     assert found.report["working_grid"]["factors"] == [2, 2, 2]
     assert "memory" in found.report["working_grid"]["why"]
