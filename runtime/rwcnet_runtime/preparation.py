@@ -74,10 +74,9 @@ class WorkingPair:
         flow_vox, grid = self.working.extend(flow_vox)
         return Mapping(whole, moving, self.initial, flow_vox, None if grid is whole else grid)
 
-    def after(self, flow_vox: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return what `moving` becomes by a flow on the working grid."""
-        mapping = Mapping(self.working.grid, self.moving_grid, self.initial, flow_vox)
-        return mapping.resample(self.moving_values)
+    def working_mapping(self, flow_vox: NDArray[np.float32]) -> Mapping:
+        """Map the working grid to `moving_grid`, so that little is held and computed."""
+        return Mapping(self.working.grid, self.moving_grid, self.initial, flow_vox)
 
 
 def prepare(

@@ -296,7 +296,7 @@ class Registrar:
             warped = mapping.resample(other.data)
             displacement = mapping.displacement_mm()
         with clock("assess"):
-            after = pair.after(flow_vox)
+            after = pair.working_mapping(flow_vox).resample(pair.moving_values)
             found = findings(pair.fixed, pair.moving, after, displacement, still.grid)
         report = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
