@@ -274,7 +274,7 @@ def _coarser_and_coarser(fixed: ImageGrid) -> Iterator[tuple[int, int, int]]:
     factors = [1, 1, 1]
     while all(-(-n // f) > 1 for n, f in zip(fixed.shape, factors, strict=True)):
         yield (factors[0], factors[1], factors[2])
-        edges = [mm * (f + 1) for mm, f in zip(fixed.spacing, factors, strict=True)]
+        edges = [mm * (f + 1) for mm, f in zip(fixed.spacing.tolist(), factors, strict=True)]
         smallest = min(edges)
         # Edges of one length grow together, or voxels would be more oblong than they need be.
         factors = [f + (edge <= smallest * 1.01) for f, edge in zip(factors, edges, strict=True)]
