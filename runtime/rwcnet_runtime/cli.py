@@ -105,6 +105,13 @@ def infer(
     threads: Threads = None,
     refine: Refine = None,
     refine_features: RefineFeatures = None,
+    spacing: Annotated[
+        float | None,
+        typer.Option(
+            help="Voxel size in mm to work at; default: FIXED's, larger if too many.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = None,
     anatomy: Annotated[
         str,
         typer.Option(
@@ -174,6 +181,7 @@ def infer(
             "threads": threads,
             "refine": refine,
             "refine_features": refine_features,
+            "spacing": spacing,
             "anatomy": anatomy,
             "deterministic": deterministic,
         }

@@ -24,6 +24,7 @@ def describe(report: dict[str, Any], *, verbose: bool = False) -> list[str]:
     spent = report.get("seconds", {})
     return [
         *_chosen(report),
+        _working_grid(report["working_grid"]),
         *_refinement(report),
         *(
             f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
@@ -50,6 +51,11 @@ def _chosen(report: dict[str, Any]) -> list[str]:
             else []
         ),
     ]
+
+
+def _working_grid(found: dict[str, Any]) -> str:
+    voxels, spacing = (" x ".join(f"{n:g}" for n in found[key]) for key in ("shape", "spacing_mm"))
+    return f"working grid        {voxels} voxels of {spacing} mm: {found['why']}"
 
 
 def _refinement(report: dict[str, Any]) -> list[str]:

@@ -4,6 +4,8 @@ World means RAS+ millimetres (x to the patient's right, y to the front, z to the
 the package. Only at the border to ITK, whose world is LPS+, is `LPS_FROM_RAS` applied.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,9 @@ from numpy.typing import ArrayLike, NDArray
 
 LPS_FROM_RAS: NDArray[np.float64] = np.diag([-1.0, -1.0, 1.0, 1.0])
 """World of ITK from world of NIfTI, as a (4, 4) matrix; it is its own inverse."""
+
+SLAB_VOXELS = 2**22
+"""How many are worked on at once where work goes slab by slab, to hold little beside results."""
 
 
 # eq=False: arrays have no single truth value, so a generated __eq__ would raise.
@@ -67,12 +72,24 @@ def jacobian_determinant(
         one-sided at the border.
     """
     matrix = grid.affine[:3, :3].astype(np.float32)  # float64 would double every array below
-    along_i, along_j, along_k = (
-        np.gradient(displacement_mm, axis=axis) + matrix[:, axis] for axis in range(3)
-    )
-    volume: NDArray[np.float32] = np.einsum("...c,...c", along_i, np.cross(along_j, along_k))
+    volume = np.empty(grid.shape, np.float32)
+    for slab in slabs(grid.shape, axis=0):
+        first, last = max(0, slab.start - 1), slab.stop + 1  # neighbours of its ends
+        along_i, along_j, along_k = (
+            np.gradient(displacement_mm[first:last], axis=axis) + matrix[:, axis]
+            for axis in range(3)
+        )
+        found = np.einsum("...c,...c", along_i, np.cross(along_j, along_k))
+        volume[slab] = found[slab.start - first :][: slab.stop - slab.start]
     volume /= np.linalg.det(matrix)
     return volume
+
+
+def slabs(shape: tuple[int, int, int], axis: int) -> Iterator[slice]:
+    """Cut an axis of an image so that no piece has more than `SLAB_VOXELS`, or one plane."""
+    planes = max(1, SLAB_VOXELS * shape[axis] // math.prod(shape))
+    for start in range(0, shape[axis], planes):
+        yield slice(start, min(start + planes, shape[axis]))
 
 
 def _transform_points(matrix: NDArray[np.floating], points: ArrayLike) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import can_be_read, load_nifti, quiet, within_memory
-from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
+from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid, slabs
 
 
 def read_initial_transform(path: Path) -> sitk.Transform:
@@ -56,7 +56,10 @@ class Mapping:
 
     With A the affines of the grids and T the initial transform, both to the same world::
 
-        moving_voxel(x) = A_moving^-1 T A_fixed (x + flow(x))
+        moving_voxel(x) = A_moving^-1 T A_flow (y + flow(y)),   y = A_flow^-1 A_fixed x
+
+    The flow is interpolated linearly between its voxels. Results are made slab by slab, so that
+    little more is held than what is returned.
 
     Attributes
     ----------
@@ -65,24 +68,27 @@ class Mapping:
     initial : sitk.Transform, optional
         Fixed to moving points in LPS+ mm; none is the identity.
     flow_vox : ndarray, (3, i, j, k), float32, optional
-        Channel c moves along array axis c, in voxels of `fixed`; none is no motion.
+        Channel c moves along array axis c, in voxels of its own grid; none is no motion.
+    flow_grid : ImageGrid, optional
+        Where `flow_vox` lies, half a voxel around its outermost voxels included; beyond, nothing
+        moves. None is `fixed`.
 
     Raises
     ------
     ValueError
-        If `flow_vox` does not lie on `fixed`.
+        If `flow_vox` does not lie on its grid.
     """
 
     fixed: ImageGrid
     moving: ImageGrid
     initial: sitk.Transform | None = None
     flow_vox: NDArray[np.float32] | None = None
+    flow_grid: ImageGrid | None = None
 
     def __post_init__(self) -> None:
-        if self.flow_vox is not None and self.flow_vox.shape != (3, *self.fixed.shape):
-            raise ValueError(
-                f"flow_vox has shape {self.flow_vox.shape}, wanted {(3, *self.fixed.shape)}"
-            )
+        wanted = (3, *(self.flow_grid or self.fixed).shape)
+        if self.flow_vox is not None and self.flow_vox.shape != wanted:
+            raise ValueError(f"flow_vox has shape {self.flow_vox.shape}, wanted {wanted}")
 
     def resample(self, data: NDArray[np.float32]) -> NDArray[np.float32]:
         """Pull moving intensities onto the fixed grid, with linear interpolation.
@@ -104,11 +110,16 @@ class Mapping:
         """
         if data.shape != self.moving.shape:
             raise ValueError(f"data has shape {data.shape}, wanted {self.moving.shape}")
+        image = sitk.GetImageFromArray(data.transpose(2, 1, 0))
         resampler = sitk.ResampleImageFilter()  # linear, and 0 outside, unless told otherwise
-        resampler.SetSize(self.fixed.shape)
         resampler.SetTransform(self._transform_into(self.moving))
-        resampled = resampler.Execute(sitk.GetImageFromArray(data.transpose(2, 1, 0)))
-        return sitk.GetArrayViewFromImage(resampled).transpose(2, 1, 0).copy(order="C")
+        resampled = np.empty(self.fixed.shape, np.float32)
+        for slab in slabs(self.fixed.shape, axis=2):
+            resampler.SetOutputOrigin((0, 0, slab.start))
+            resampler.SetSize((*self.fixed.shape[:2], slab.stop - slab.start))
+            part = resampler.Execute(image)  # named, as a view does not keep it alive
+            resampled[:, :, slab] = sitk.GetArrayViewFromImage(part).transpose(2, 1, 0)
+        return resampled
 
     def displacement_mm(self) -> NDArray[np.float32]:
         """World point in the moving volume minus world point in the fixed one.
@@ -119,14 +130,17 @@ class Mapping:
             RAS+ mm, on `fixed`.
         """
         # Back into fixed voxels, SimpleITK subtracts the starting point: only steps remain, which
-        # need no origin.
-        field = sitk.TransformToDisplacementField(
-            self._transform_into(self.fixed), sitk.sitkVectorFloat32, self.fixed.shape
-        )
-        step_vox = sitk.GetArrayViewFromImage(field).transpose(2, 1, 0, 3)
-        displacement: NDArray[np.float32] = np.matmul(
-            step_vox, self.fixed.affine[:3, :3].T.astype(np.float32), order="C"
-        )
+        # need no origin in the world.
+        transform = self._transform_into(self.fixed)
+        world_from_step = self.fixed.affine[:3, :3].T.astype(np.float32)
+        displacement = np.empty((*self.fixed.shape, 3), np.float32)
+        for slab in slabs(self.fixed.shape, axis=2):
+            size = (*self.fixed.shape[:2], slab.stop - slab.start)
+            field = sitk.TransformToDisplacementField(
+                transform, sitk.sitkVectorFloat32, size, (0, 0, slab.start)
+            )
+            step_vox = sitk.GetArrayViewFromImage(field).transpose(2, 1, 0, 3)
+            displacement[:, :, slab] = step_vox @ world_from_step
         return displacement
 
     def inside(self) -> NDArray[np.bool_]:
@@ -140,9 +154,10 @@ class Mapping:
 
     def _transform_into(self, grid: ImageGrid) -> sitk.Transform:
         """Compose the transform from fixed voxels to voxels of `grid`."""
+        between = self.flow_grid or self.fixed
         transforms: list[sitk.Transform] = [  # applied from the last to the first
             _affine_transform(np.linalg.inv(LPS_FROM_RAS @ grid.affine)),
-            _affine_transform(LPS_FROM_RAS @ self.fixed.affine),
+            _affine_transform(LPS_FROM_RAS @ between.affine),
         ]
         if self.initial is not None:
             transforms.insert(1, self.initial)
@@ -150,6 +165,8 @@ class Mapping:
             vectors = self.flow_vox.transpose(3, 2, 1, 0).astype(np.float64, order="C")
             field = sitk.GetImageFromArray(vectors, isVector=True)
             transforms.append(sitk.DisplacementFieldTransform(field))
+        if self.flow_grid is not None:
+            transforms.append(_affine_transform(np.linalg.inv(between.affine) @ self.fixed.affine))
         return sitk.CompositeTransform(transforms)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from rwcnet_runtime.geometry import SLAB_VOXELS
+
 _BINS = 32
 
 
@@ -20,7 +22,11 @@ def mutual_information(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
     Unlike the correlation it also rises when images of different contrast come to match.
     """
-    joint = np.histogram2d(a.ravel(), b.ravel(), bins=_BINS)[0]
+    ranges = [(float(x.min()), float(x.max())) for x in (a, b)]
+    joint = np.zeros((_BINS, _BINS))
+    for first in range(0, a.size, SLAB_VOXELS):  # numpy holds some 50 bytes for each voxel
+        x, y = (image.ravel()[first : first + SLAB_VOXELS] for image in (a, b))
+        joint += np.histogram2d(x, y, _BINS, ranges)[0]
     joint /= joint.sum()
     apart = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     there = joint > 0

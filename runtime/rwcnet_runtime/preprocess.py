@@ -49,8 +49,9 @@ def normalise(
             "The image has (almost) one intensity above its background, wanted a range; "
             "give a grey-scale image and no mask."
         )
-    normalised: NDArray[np.float32] = np.clip((data - lo) / (hi - lo), 0, 1)
-    return normalised
+    normalised: NDArray[np.float32] = data - lo
+    normalised /= hi - lo  # in place, as a large CT is 0.3 GB
+    return np.clip(normalised, 0, 1, out=normalised)
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,14 @@ import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from rwcnet_runtime.backends.choose import open_cascade
+from rwcnet_runtime.backends.onnxruntime_cpu import empty_pool
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
 from rwcnet_runtime.errors import BackendError, InputError
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.images import ImageLike, as_labels, as_volume, source_of
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
-from rwcnet_runtime.preprocess import Padding, normalise
+from rwcnet_runtime.preparation import prepare
 from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
 from rwcnet_runtime.registration import Registration, findings
@@ -72,13 +73,6 @@ class _Inputs:
                 "the masks do not overlap in the world: give --initial-transform, or leave one out"
             )
         return weight
-
-
-def _normalised(volume: Volume, fixed_range: tuple[float, float] | None) -> NDArray[np.float32]:
-    try:
-        return normalise(volume.data, fixed_range)
-    except InputError as error:
-        raise InputError(f"{volume.path}: {error}") from error
 
 
 # What `register` takes beside the images.
@@ -303,38 +297,39 @@ class Registrar:
         }
 
     def _run(self, inputs: _Inputs, progress: Progress) -> Registration:
-        still, other, initial = inputs.fixed, inputs.moving, inputs.initial
-        clock = inputs.clock
+        still, other, clock = inputs.fixed, inputs.moving, inputs.clock
         with clock("prepare"):
-            start = Mapping(still.grid, other.grid, initial)
-            if not start.inside().any():
-                raise InputError(
-                    f"{still.path} and {other.path} do not overlap in the world: give an initial "
-                    "transform that brings them together with --initial-transform"
-                )
             counts = inputs.weight()  # what is wrong with masks is said before the work
-            fixed_range = self.bundle.manifest.intensity_range
-            fixed_image, moving_values = (_normalised(x, fixed_range) for x in (still, other))
-            moving_image = start.resample(moving_values)
-            padding = Padding.to_multiple(still.grid.shape, self.bundle.manifest.multiple)
-            images = [padding.apply(image)[None, None] for image in (fixed_image, moving_image)]
+            pair = prepare(
+                still,
+                other,
+                inputs.initial,
+                self.bundle.manifest,
+                self.backend.bytes_per_voxel,
+                self.settings.spacing,
+            )
+            images = [pair.for_network(image) for image in (pair.fixed, pair.moving)]
         flow, seconds = self._cascade.run(images[0], images[1], progress)
         clock.seconds |= seconds
         losses: list[float] = []
         if self._refiner is not None:
             with clock("refine"):
-                weight = padding.apply(counts)[None, None]
+                weight = pair.for_network(pair.working.average(counts))
                 flow, losses = self._refiner.run(flow, images[0], images[1], weight, progress)
+        if max(pair.working.factors) > 1:  # the results are larger than what the network saw
+            empty_pool(self.bundle)
+        flow_vox = pair.from_network(flow)
         with clock("warp"):
-            mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
+            mapping = pair.mapping(other.grid, flow_vox)
             warped = mapping.resample(other.data)
             displacement = mapping.displacement_mm()
         with clock("assess"):
-            after = mapping.resample(moving_values)
-            found = findings(fixed_image, moving_image, after, displacement, still.grid)
+            after = pair.working_mapping(flow_vox).resample(pair.moving_values)
+            found = findings(pair.fixed, pair.moving, after, displacement, still.grid)
         report = {
             **self._about(inputs),
             "refinement_losses": [round(loss, 6) for loss in losses],
+            "working_grid": pair.working.describe(),
             **found,
         }
         if not self.settings.deterministic:

@@ -86,15 +86,15 @@ def findings(
     Parameters
     ----------
     fixed, before, after
-        (i, j, k), normalised: the fixed image, and the moving one by the start and by what was
-        found.
+        (i, j, k), normalised, on one grid: the fixed image, and the moving one by the start and by
+        what was found.
     displacement_mm
         (i, j, k, 3), RAS+ mm, on `grid`.
     grid
-        Of all of them.
+        Of the displacement.
     """
     determinant = jacobian_determinant(displacement_mm, grid)
-    length = np.linalg.norm(displacement_mm, axis=-1)
+    length = np.sqrt(np.einsum("...c,...c", displacement_mm, displacement_mm))
     return {
         "similarity": {
             measure.__name__: {"before": measure(fixed, before), "after": measure(fixed, after)}

@@ -29,6 +29,9 @@ class Settings:
         Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
     refine_features
         What it compares: "mind", "learned" or "both"; by default the bundle says.
+    spacing
+        Voxel size in mm that the network works at, in whole voxels of the fixed image; by default
+        those of the fixed image, or larger ones if they are too many.
     anatomy
         What the images show, one of `ANATOMIES`; for the record. All run as "generic"
         does: what was tried for lungs and livers gained nothing, see runtime/README.md.
@@ -47,6 +50,7 @@ class Settings:
     threads: int | None = None
     refine: int | None = None
     refine_features: str | None = None
+    spacing: float | None = None
     anatomy: str = "generic"
     deterministic: bool = False
 

@@ -4,6 +4,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.volumes import read_volume, write_displacement
 
@@ -160,6 +161,43 @@ def test_inside_ends_half_a_voxel_beyond_the_last_one(make_grid):
         expected[:, (slice(grid.shape[1] - lost, None) if step_vox > 0 else slice(lost))] = False
         np.testing.assert_array_equal(mapping.inside(), expected)
         np.testing.assert_allclose(mapping.resample(ones), expected, rtol=0, atol=1e-6)
+
+
+def test_a_flow_on_a_coarser_grid_moves_what_it_moves_in_the_world(
+    fixed_grid, moving_path, anatomy
+):
+    # Affine in the world, so that linear interpolation between coarse voxels is exact.
+    matrix, shift = np.array([[0.05, 0.02, 0], [0, -0.04, 0.03], [0.01, 0, 0.06]]), (3, -2, 1)
+    into = np.diag([3.0, 2.0, 4.0, 1.0])
+    into[:3, 3] = [-2.0, -1.5, -3.0]  # it begins before the fixed grid, and ends behind it
+    coarse = ImageGrid((22, 28, 14), fixed_grid.affine @ into)
+    steps = _world_points(coarse) @ matrix.T + shift
+    flow = np.linalg.solve(coarse.affine[:3, :3], steps[..., None])[..., 0].transpose(3, 0, 1, 2)
+    initial, moving = _affine_transform(), read_volume(moving_path)
+    mapping = Mapping(fixed_grid, moving.grid, initial, flow.astype(np.float32), coarse)
+    some = np.random.default_rng(0).integers(0, fixed_grid.shape, size=(50, 3))
+    start = fixed_grid.world_from_voxel(some)
+    end = _map_ras(initial, start + start @ matrix.T + shift)
+    found = mapping.displacement_mm()[tuple(some.T)]
+    np.testing.assert_allclose(found, end - start, rtol=0, atol=1e-4)  # mm
+    warped = mapping.resample(moving.data)[tuple(some.T)]
+    between = _between_voxels(end, moving.grid)
+    assert between.mean() > 0.4
+    assert np.abs(warped - anatomy(end))[between].max() < 0.01 * INTENSITY_RANGE
+
+
+def test_slabs_change_nothing(fixed_grid, moving_grid, monkeypatch):
+    data = np.random.default_rng(0).normal(size=moving_grid.shape).astype(np.float32)
+    for initial, flow in [(_affine_transform(), None), (None, _smooth_flow(fixed_grid))]:
+        mapping = Mapping(fixed_grid, moving_grid, initial, flow)
+        whole = mapping.resample(data), mapping.displacement_mm()
+        determinant = jacobian_determinant(whole[1], fixed_grid)
+        with monkeypatch.context() as few:
+            few.setattr("rwcnet_runtime.geometry.SLAB_VOXELS", 5000)
+            parts = mapping.resample(data), mapping.displacement_mm()
+            np.testing.assert_array_equal(jacobian_determinant(whole[1], fixed_grid), determinant)
+        for found, expected in zip(parts, whole, strict=True):
+            np.testing.assert_array_equal(found, expected)
 
 
 def test_arrays_off_their_grid_are_refused(make_grid):

@@ -56,6 +56,9 @@ class Backend(ABC):
         What `pip install "rwcnet[...]"` brings it.
     on_gpu
         Whether it needs one.
+    bytes_per_voxel
+        Memory of the host that a registration takes for each voxel of a large image, as measured
+        with the bundle `base`; on GPUs guessed.
     threads
         CPU threads it computes with.
     say
@@ -66,6 +69,7 @@ class Backend(ABC):
     programs: ClassVar[tuple[str, ...]]
     extra: ClassVar[str] = ""
     on_gpu: ClassVar[bool] = False
+    bytes_per_voxel: ClassVar[int] = 100
     arithmetic: ClassVar[Mapping[str, str]]
 
     def __init__(self, threads: int | None = None) -> None:

@@ -6,6 +6,7 @@ import functools
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import onnxruntime as ort
 
 from rwcnet_runtime.backends.interface import Array, Backend
@@ -19,6 +20,7 @@ class OnnxRuntimeCpu(Backend):
 
     name = "onnxruntime"
     programs = ("onnxruntime",)
+    bytes_per_voxel = 300
     arithmetic: ClassVar = {
         "fp32": "float32",
         "fp16": "weights of float16; float32 where this CPU has no kernel of ONNX Runtime for "
@@ -42,6 +44,12 @@ def _share_memory() -> None:
         "Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT
     )
     ort.create_and_register_allocator(info, ort.OrtArenaCfg({}))
+
+
+def empty_pool(bundle: Bundle) -> None:
+    """Give back what the pool holds for the next run, which ONNX Runtime does after runs only."""
+    nothing = np.zeros((1, 3, 2, 2, 2), np.float32)
+    Session(bundle.graph_path("compose.onnx"), 1, keep=False).run(step=nothing, below=nothing)
 
 
 class Session:

@@ -26,6 +26,7 @@ class OpenVino(Backend):
 
     name = "openvino"
     programs = ("openvino", "onnxruntime")
+    bytes_per_voxel = 480
     extra = "openvino"
     arithmetic: ClassVar = {
         "fp32": "float32",
