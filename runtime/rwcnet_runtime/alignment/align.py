@@ -22,6 +22,7 @@ INITS = ("auto", "header", "centre", "moments", "rigid", "affine")
 # care, and by what replaces another alignment.
 _HEADER_GAIN, _GAIN = 0.1, 0.03
 _OVERLAP = 0.5  # of the smaller image, below which headers are not believed
+_FOLLOWED = 2  # of the starts, the most alike
 _MOST_STRETCH = 1.5  # of an affine that is taken without being asked for
 
 _Pair = tuple[Coarse, Coarse]
@@ -128,12 +129,13 @@ def align(fixed: Volume, moving: Volume, init: str = "auto") -> Alignment:
 def _optimised(
     pairs: list[_Pair], begin: list[sitk.Euler3DTransform], *, affine: bool
 ) -> dict[str, sitk.AffineTransform]:
-    """Register rigidly from every start and its best turn, and go on from the best result."""
+    """Register rigidly from the best turns of the starts, and go on from the best result."""
     coarse, middle, fine = pairs
     turned = [
         max(starts.turned(start), key=lambda turn: similarity(*coarse, turn)) for start in begin
     ]
-    rough = [x for x in (optimise(*coarse, start) for start in turned) if x is not None]
+    turned.sort(key=lambda turn: similarity(*middle, turn), reverse=True)
+    rough = [x for turn in turned[:_FOLLOWED] if (x := optimise(*coarse, turn)) is not None]
     if not rough:
         return {}
     rigid = _refined(max(rough, key=lambda x: similarity(*middle, x)), (middle, fine))
