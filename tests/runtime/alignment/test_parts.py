@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
@@ -6,6 +8,8 @@ from rwcnet_runtime.alignment import starts
 from rwcnet_runtime.alignment.coarse import coarse_pairs
 from rwcnet_runtime.alignment.linear import as_affine, optimise, stretches
 from rwcnet_runtime.alignment.similarity import overlap, similarity
+from rwcnet_runtime.geometry import ImageGrid
+from rwcnet_runtime.volumes import Volume
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +93,28 @@ def test_images_that_do_not_meet_give_nothing(pairs):
     start = starts.header(pairs[0][0])
     start.SetTranslation((1e4, 0, 0))
     assert optimise(*pairs[0], start) is None
+
+
+def volume_of(function, shape, spacing):
+    """Sample a function of world points; the middle of the field of view is the origin."""
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = -spacing * (np.array(shape) - 1) / 2
+    grid = ImageGrid(shape, affine)
+    points = grid.world_from_voxel(np.moveaxis(np.indices(shape), 0, -1))
+    return Volume(function(points).astype(np.float32), grid, grid, Path("scan.nii"))
+
+
+def test_averaging_moves_nothing():
+    ramp = volume_of(lambda points: points @ (1.0, 0.5, 0.25), (100, 104, 96), 1.0)
+    for fixed, _ in coarse_pairs(ramp, ramp):
+        middle = fixed.image.EvaluateAtPhysicalPoint((0.0, 0.0, 0.0), sitk.sitkLinear)
+        assert middle == pytest.approx(0.5, abs=0.001)  # of 0..1, which is some 150 mm
+
+
+def test_points_that_leave_the_image_tell_nothing():
+    waves = volume_of(lambda points: np.sin(points / 4).sum(axis=-1), (40, 40, 40), 2.0)
+    fixed, moving = coarse_pairs(waves, waves)[-1]
+    period = sitk.TranslationTransform(3, [8 * np.pi, 0.0, 0.0])  # inside, all is as before
+    share = similarity(fixed, moving, period) / similarity(fixed, moving, sitk.Transform())
+    assert share == pytest.approx(1 - 8 * np.pi / 80, abs=0.15)
+    assert share < 0.75
