@@ -30,8 +30,8 @@ class Coarse:
     image : sitk.Image, float32
         Intensities from 0 to 1, in ITK's LPS mm.
     foreground : sitk.Image, uint8
-        1 where the image is brighter than Otsu's threshold.
-    box: sitk.Image, uint8
+        1 where the image is brighter than Otsu's threshold, or everywhere if nothing is.
+    box : sitk.Image, uint8
         1 in the box around the foreground, two voxels larger on all sides.
     seen, held_out : sitk.Image, uint8
         Every other block of 4^3 voxels of the box: the optimiser sees the former, what is accepted
@@ -87,7 +87,10 @@ def _coarse(data: NDArray[np.float32], grid: ImageGrid, spacing: float) -> Coars
     image.SetOrigin((LPS_FROM_RAS @ target.affine)[:3, 3].tolist())
     image.SetDirection((LPS_FROM_RAS[:3, :3] @ axes).ravel().tolist())
     foreground = sitk.OtsuThreshold(image, 0, 1)
-    places = np.argwhere(sitk.GetArrayFromImage(foreground))
+    bright = sitk.GetArrayFromImage(foreground)
+    if not bright.any():  # too little is left to tell it from a background
+        foreground, bright = foreground + 1, bright + 1
+    places = np.argwhere(bright)
     low, high = np.maximum(places.min(axis=0) - _MARGIN, 0), places.max(axis=0) + _MARGIN
     shown = np.zeros(target.shape[::-1], np.uint8)
     shown[tuple(slice(start, stop + 1) for start, stop in zip(low, high, strict=True))] = 1

@@ -36,7 +36,7 @@ def overlap(fixed: Coarse, moving: Coarse, transform: sitk.Transform) -> float:
     pulled = sitk.Resample(moving.box, fixed.image, transform, sitk.sitkNearestNeighbor)
     ours, theirs = _array(fixed.box) > 0, _array(moving.box) > 0
     both = np.count_nonzero(ours & (_array(pulled) > 0))
-    return min(1.0, both / min(np.count_nonzero(ours), np.count_nonzero(theirs)))
+    return min(1.0, float(both) / min(np.count_nonzero(ours), np.count_nonzero(theirs)))
 
 
 def _information(image: Coarse, other: Coarse, transform: sitk.Transform) -> float:

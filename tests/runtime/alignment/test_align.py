@@ -141,6 +141,17 @@ def test_a_mask_is_refused_by_name(fixed):
         align(fixed, mask)
 
 
+@pytest.mark.parametrize("shape", [(2, 3, 4), (9, 8, 1), (60, 50, 40)])
+def test_images_with_next_to_nothing_in_them_break_nothing(fixed, shape):
+    data = np.zeros(shape, np.float32)
+    data[tuple(size // 2 for size in shape)] = 1
+    data[0, 0, 0] = 0.5
+    grid = ImageGrid(shape, np.diag([4.0, 4, 4, 1]))
+    speck = replace(fixed, data=data, grid=grid, stored_grid=grid)
+    found = align(speck, speck)
+    assert found.method in INITS
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"needs the development data in {DATA}")
 def test_two_people_are_aligned_straight_from_their_files():
