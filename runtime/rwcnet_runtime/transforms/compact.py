@@ -25,7 +25,8 @@ def write_compact(
     on a grid of twice the spacing whose first voxel is that of the fixed file: ITK, ANTs and
     SimpleITK read it as a transform, and interpolate between its voxels. Its float32 are multiples
     of a power of two, at most 1/128 of a voxel, so that gzip finds their last bits empty: NIfTI
-    knows no float16, and ITK 5.4 dies on int16 vectors with a `scl_slope`.
+    knows no float16, and ITK 5.4 dies on int16 vectors with a `scl_slope`. nitransforms 25.1 takes
+    other values than ITK between the voxels of a field: give it another file.
 
     Parameters
     ----------

@@ -34,8 +34,7 @@ def fsl_from_world(grid: ImageGrid) -> NDArray[np.float64]:
     """Return the matrix to FSL's coordinates of a file.
 
     They are voxel indices times the voxel's size, with the first axis turned around where the
-    affine has a positive determinant (https://fsl.fmrib.ox.ac.uk/fsl/docs/#/registration/flirt/faq,
-    "What is the format of the matrix used by FLIRT?").
+    affine has a positive determinant: ``Nifti.getAffine("voxel", "fsl")`` of fslpy, FSL's library.
     """
     scaled = np.diag([*grid.spacing, 1.0])
     if np.linalg.det(grid.affine[:3, :3]) > 0:
