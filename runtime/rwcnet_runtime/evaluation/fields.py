@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.formats import load_nifti, voxels_of
+from rwcnet_runtime.transforms.relative import voxel_from_world, world_from_relative
 from rwcnet_runtime.volumes import Volume, read_displacement
 
 CONVENTIONS = ("itk", "learn2reg")
@@ -102,14 +103,7 @@ def read_field(path: Path, convention: str, fixed: Volume, moving: Volume) -> ND
         )
     if not np.isfinite(step_vox).all():
         raise InputError(f"{path} holds NaN or infinite displacements; compute it again.")
-    moving_world = moving.stored_grid.affine
-    # A_moving (x + step) - A_fixed x, in one affine each for x and step.
-    between = moving_world - stored.affine
-    x = np.indices(stored.shape, np.float32)
-    displacement = step_vox.astype(np.float32) @ moving_world[:3, :3].T.astype(np.float32)
-    displacement += np.einsum("cn,n...->...c", between[:3, :3].astype(np.float32), x)
-    displacement += between[:3, 3].astype(np.float32)
-    return fixed.from_stored(displacement)
+    return world_from_relative(step_vox, fixed, moving, voxel_from_world)
 
 
 def read_costs(path: Path) -> dict[str, float]:
