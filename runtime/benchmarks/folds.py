@@ -53,7 +53,7 @@ def measure_case(case: Case, cascade: Cascade, refiner: Refiner, multiple: int, 
         warped = mapping.resample(images[1])
         about |= {
             "case": case.name,
-            "folded_one_sided": np.count_nonzero(least_determinant(displacement, still.grid) <= 0),
+            "folded_one_sided": int((least_determinant(displacement, still.grid) <= 0).sum()),
             "voxels": still.data.size,
             "correlation": correlation(images[0], warped),
             "mutual_information": mutual_information(images[0], warped),
@@ -63,14 +63,14 @@ def measure_case(case: Case, cascade: Cascade, refiner: Refiner, multiple: int, 
     for name, integrated in (("plain", False), ("integrated", True)):
         begun = time.perf_counter()
         flow, _ = cascade.run(fixed, moving, integrated=integrated)
-        seconds = {"cascade": time.perf_counter() - begun}
+        seconds = {"cascade_seconds": time.perf_counter() - begun}
         flow, _ = refiner.run(flow, fixed, moving, weight)
         mapping = Mapping(still.grid, other.grid, initial, padding.remove(flow[0]))
-        add(name, mapping, {"seconds": seconds})
+        add(name, mapping, seconds)
         begun = time.perf_counter()
         smooth, removal = without_folds(mapping)
-        spent = {"removal": time.perf_counter() - begun}
-        add(f"{name}, folds removed", smooth, {"removal": asdict(removal), "seconds": spent})
+        spent = time.perf_counter() - begun
+        add(f"{name}, folds removed", smooth, {"removal_seconds": spent} | asdict(removal))
 
 
 def main() -> None:
