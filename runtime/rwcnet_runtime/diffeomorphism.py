@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,7 @@ def without_folds(mapping: Mapping) -> tuple[Mapping, Removal]:
         return mapping, removal
     voxel_from_world = np.linalg.inv(mapping.fixed.affine[:3, :3]).astype(np.float32)
     flow = np.ascontiguousarray(np.moveaxis(smooth @ voxel_from_world.T, -1, 0))
-    return replace(mapping, initial=None, flow_vox=flow), removal
+    return Mapping(mapping.fixed, mapping.moving, flow_vox=flow), removal
 
 
 def _lower(
