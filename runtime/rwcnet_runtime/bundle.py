@@ -8,13 +8,22 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from rwcnet_runtime.errors import BackendError, BundleError
+from rwcnet_runtime.manifest_checks import (
+    LARGEST_BYTES,
+    brief,
+    check_files,
+    check_multiple,
+    check_range,
+    check_texts,
+    is_number,
+    is_size,
+)
 from rwcnet_runtime.preprocess import FIXED_RANGE, PERCENTILES
 
 SCHEMA_VERSION = 4
@@ -61,15 +70,15 @@ class StageEntry:
     parts: int
 
     def __post_init__(self) -> None:
-        sizes = (
-            self.resolution,
-            self.stride,
-            self.parts,
-            self.patch or 1,
-            self.halo + 1,
+        sizes = (self.resolution, self.steps, self.radius, self.stride, self.parts)
+        possible = (
+            all(map(is_size, sizes))
+            and is_size(self.halo, least=0)
+            and (self.patch is None or (is_size(self.patch) and self.patch > 2 * self.halo))
+            and (self.parts == 1 or (self.patch is None and self.halo == 0))
+            and type(self.inherits) is bool
         )
-        possible = all(type(size) is int and size > 0 for size in sizes)
-        if not possible or type(self.inherits) is not bool:
+        if not possible:
             raise ValueError(f"a stage of {self}")
 
 
@@ -97,10 +106,10 @@ class RefinementEntry:
     def __post_init__(self) -> None:
         possible = (
             self.features in REFINEMENT_FEATURES
-            and type(self.steps) is int
-            and self.steps >= 0
-            and 0 <= self.regularisation < math.inf
-            and 0 < self.rate < math.inf
+            and is_size(self.steps, least=0)
+            and all(map(is_number, (self.regularisation, self.rate)))
+            and self.regularisation >= 0
+            and self.rate > 0
         )
         if not possible:
             raise ValueError(f"a refinement of {self}")
@@ -168,29 +177,31 @@ class Manifest:
             found = fields["schema_version"]
             if found != SCHEMA_VERSION:
                 raise BundleError(
-                    f"the bundle has schema version {found}, this runtime reads {SCHEMA_VERSION}: "
+                    f"the bundle has schema version {brief(found)}, this runtime reads "
+                    f"{SCHEMA_VERSION}: "
                     + ("update rwcnet, or " if found > SCHEMA_VERSION else "")
                     + "export it again with this version of rwcnet"
                 )
             stages = tuple(StageEntry(**entry) for entry in fields.pop("stages"))
+            if not stages or stages[-1].resolution != 1:
+                raise ValueError("no stage works at full resolution")
             if fields.get("refinement") is not None:
                 fields["refinement"] = RefinementEntry(**fields["refinement"])
             if fields["intensity_range"] is not None:
-                lowest, highest = map(float, fields["intensity_range"])
-                if not (lowest < highest and math.isfinite(highest - lowest)):
-                    raise ValueError(f"intensity_range runs from {lowest} to {highest}")
-                fields["intensity_range"] = (lowest, highest)
+                fields["intensity_range"] = check_range(fields["intensity_range"])
             manifest = cls(stages=stages, **fields)
-            manifest.files.items()
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            check_texts(manifest.weights | {"name": manifest.name})
+            check_files(manifest.files)
+            check_multiple(manifest.multiple, (s.resolution * s.stride * s.parts for s in stages))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise BundleError(
-                f"{MANIFEST} cannot be read ({error}): export the bundle again"
+                f"{MANIFEST} cannot be read ({brief(error)}): export the bundle again"
             ) from error
         for field, wanted in _UNDERSTOOD.items():
             found = getattr(manifest, field)
             if found not in wanted:
                 raise BundleError(
-                    f"the bundle's {field} is {found!r}, this runtime knows only "
+                    f"the bundle's {field} is {brief(repr(found))}, this runtime knows only "
                     f"{' and '.join(map(repr, wanted))}: export it again with this version of "
                     "rwcnet"
                 )
@@ -203,8 +214,24 @@ class Manifest:
 
 
 def sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file's bytes."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    """Return the hexadecimal sha256 of a file's bytes, however many they are."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_small(path: Path) -> bytes:
+    """Read a file of JSON that has a few kB.
+
+    Raises
+    ------
+    ValueError
+        If it is far larger than any; it is not read then.
+    """
+    with path.open("rb") as file:
+        data = file.read(LARGEST_BYTES + 1)
+    if len(data) > LARGEST_BYTES:
+        raise ValueError(f"more than {LARGEST_BYTES / 2**20:g} MiB")
+    return data
 
 
 @dataclass(frozen=True)
@@ -241,17 +268,30 @@ class Bundle:
             raise BundleError(
                 f"no bundle in {folder}: there is no {MANIFEST}; rwcnet-export writes one"
             )
-        manifest = Manifest.from_json(path.read_bytes())
-        for name, expected in manifest.files.items():
-            file = folder / name
-            if not file.is_file():
-                raise BundleError(f"{file} is missing from the bundle: export or install it again")
-            if sha256(file) != expected:
-                raise BundleError(
-                    f"{file} is not the file the manifest names (its sha256 differs): export or "
-                    "install the bundle again"
-                )
-        return cls(folder, manifest, sha256(path))
+        try:
+            text = read_small(path)
+            manifest = Manifest.from_json(text)
+            for name, expected in manifest.files.items():
+                file = folder / name
+                if not file.is_file():
+                    raise BundleError(
+                        f"{file} is missing from the bundle: export or install it again"
+                    )
+                if not file.resolve().is_relative_to(folder.resolve()):
+                    raise BundleError(
+                        f"{file} is a link that leads out of the bundle: put the file itself there"
+                    )
+                if sha256(file) != expected:
+                    raise BundleError(
+                        f"{file} is not the file the manifest names (its sha256 differs): export "
+                        "or install the bundle again"
+                    )
+        except (OSError, ValueError) as error:
+            raise BundleError(
+                f"the bundle in {folder} cannot be read ({brief(error)}): export or install it "
+                "again"
+            ) from error
+        return cls(folder, manifest, hashlib.sha256(text).hexdigest())
 
     @property
     def engines(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,6 +15,8 @@ from rwcnet_runtime.bundle import Bundle, Manifest, StageEntry
 from rwcnet_runtime.patches import Patch, at_once, lay_out
 
 Progress = Callable[[str, float], None]
+
+_STEP_VOX = 0.25
 
 
 def downsample(image: Array, factor: int) -> Array:
@@ -100,7 +103,12 @@ class Cascade:
         self._compose = self.backend.open(bundle, "compose.onnx", "fp32")
 
     def run(
-        self, fixed: Array, moving: Array, progress: Progress = lambda part, share: None
+        self,
+        fixed: Array,
+        moving: Array,
+        progress: Progress = lambda part, share: None,
+        *,
+        integrated: bool = False,
     ) -> tuple[Array, dict[str, float]]:
         """Register one pair.
 
@@ -110,6 +118,8 @@ class Cascade:
             (1, 1, i, j, k) float32 within 0..1 on one grid, axes a multiple of the manifest's.
         progress
             Called with a stage's name and the share of it that is done.
+        integrated
+            Whether what a stage finds is taken for a stationary velocity, see `integrate`.
 
         Returns
         -------
@@ -141,6 +151,8 @@ class Cascade:
             )
             backend.synchronize()
             ran = time.perf_counter()
+            if integrated:
+                below[0] = self.integrate(below[0])
             if flow_below is not None:
                 below[:1] = self._compose.run(step=below[0], below=flow_below)
             seconds[name] = ran - lifted
@@ -148,6 +160,31 @@ class Cascade:
                 lifted - start + time.perf_counter() - ran
             )
         return backend.download(below[0]), seconds
+
+    def integrate(self, velocity: Buffer) -> Buffer:
+        """Integrate a stationary velocity by scaling and squaring (Arsigny et al. 2006).
+
+        A flow that is composed with itself n times makes 2^n of its steps, by the bundle's own
+        rule. So many are taken that none is longer than a quarter of a voxel: neighbours then
+        differ by at most half of one, and no step folds in any one-sided difference.
+
+        Parameters
+        ----------
+        velocity
+            Buffer (1, 3, i, j, k), in voxels of its grid and the time of the whole way.
+
+        Returns
+        -------
+        Buffer
+            The flow, (1, 3, i, j, k), in voxels.
+        """
+        whole = self.backend.download(velocity)
+        length = float(np.linalg.norm(whole, axis=1).max())
+        squarings = math.ceil(math.log2(max(length / _STEP_VOX, 1)))
+        flow = self.backend.upload(whole / np.float32(2**squarings))
+        for _ in range(squarings):
+            (flow,) = self._compose.run(step=flow, below=flow)
+        return flow
 
     def _run_stage(
         self,

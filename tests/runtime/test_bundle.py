@@ -115,7 +115,11 @@ def test_a_fixed_range_survives_the_file_and_needs_its_rule():
         Manifest.from_json(dataclasses.replace(fixed, intensity_range=None).to_json())
 
 
-@pytest.mark.parametrize("wrong", [[1, 1], [2, 1], [0], [0, "x"], [0, float("nan")], 3], ids=str)
+@pytest.mark.parametrize(
+    "wrong",
+    [[1, 1], [2, 1], [0], [0, "x"], [0, float("nan")], 3, "12", [0, 10**400], [False, True]],
+    ids=lambda wrong: str(wrong)[:12],
+)
 def test_a_range_that_is_none_is_refused(wrong):
     manifest = Bundle.open().manifest
     fixed = dataclasses.replace(manifest, intensity=FIXED_RANGE, intensity_range=wrong)
@@ -129,7 +133,11 @@ def test_a_range_that_is_none_is_refused(wrong):
         {"features": "intensity"},
         {"steps": -1},
         {"steps": 2.5},
+        {"steps": 10**9},
         {"regularisation": float("inf")},
+        {"regularisation": 10**400},
+        {"rate": 1e300},
+        {"rate": "0.2"},
         {"rate": 0},
         {"unknown": 1},
     ],
@@ -154,3 +162,46 @@ def test_a_graph_the_manifest_does_not_list_is_not_given_out(copy):
     (copy / "other.onnx").write_bytes(b"x")
     with pytest.raises(BundleError, match=r"other\.onnx"):
         Bundle.open(copy).graph_path("other.onnx")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"stages": []},
+        {"multiple": 3},  # the first stage halves twice
+        {"multiple": 0},
+        {"multiple": True},
+        {"multiple": 4 * 10**9},
+        {"files": {"compose.onnx": "0" * 63}},
+        {"files": {"compose.onnx": None}},
+        {"files": []},
+        {"name": "base\x1b[2J"},
+        {"weights": {"licence": ["MIT"]}},
+        {"weights": "MIT"},
+    ],
+    ids=str,
+)
+def test_what_nothing_could_be_done_with_is_refused(wrong):
+    fields = json.loads(Bundle.open().manifest.to_json())
+    with pytest.raises(BundleError, match=MANIFEST):
+        Manifest.from_json(json.dumps(fields | wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 0},
+        {"radius": 10**9},
+        {"resolution": True},
+        {"halo": -1},
+        {"patch": 24, "halo": 12},
+        {"patch": 0},
+        {"patch": 24, "parts": 2},
+        {"parts": 2, "halo": 4},
+    ],
+    ids=str,
+)
+def test_a_stage_that_cuts_nothing_sensible_is_refused(wrong):
+    sizes = {"resolution": 1, "steps": 1, "radius": 1, "inherits": True, "patch": None, "halo": 0}
+    with pytest.raises(ValueError, match="a stage of"):
+        StageEntry(**sizes | {"parts": 1, "stride": 1} | wrong)

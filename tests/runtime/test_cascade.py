@@ -2,13 +2,16 @@ import dataclasses
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 from rwcnet_runtime import patches
 from rwcnet_runtime.backends.onnxruntime_cpu import OnnxRuntimeCpu
 from rwcnet_runtime.backends.openvino import OpenVino
 from rwcnet_runtime.bundle import Bundle
-from rwcnet_runtime.cascade import Cascade, downsample, every, run_in_patches
+from rwcnet_runtime.cascade import _STEP_VOX, Cascade, downsample, every, run_in_patches
+from rwcnet_runtime.diffeomorphism import least_determinant
 from rwcnet_runtime.errors import BackendError
+from rwcnet_runtime.geometry import ImageGrid
 
 
 def test_downsample_averages_blocks():
@@ -71,3 +74,41 @@ def test_progress_reaches_the_end_of_each_stage_and_state_does_not_leak():
     cascade.run(image[..., :16], image[..., :16])
     again, _ = cascade.run(image, image[:, :, ::-1].copy())
     np.testing.assert_array_equal(first, again)
+
+
+def test_a_velocity_is_integrated_as_a_differential_equation_says():
+    """Euler's method with many steps, where the flow stays inside."""
+    shape = (20, 18, 22)
+    noise = gaussian_filter(np.random.default_rng(0).standard_normal((3, *shape)), (0, 5, 5, 5))
+    for axis, n in enumerate(shape):  # nothing moves at the border
+        along = np.sin(np.pi * np.arange(n) / (n - 1))
+        noise *= np.expand_dims(along, tuple(x for x in range(3) if x != axis))
+    velocity = (2 * noise / np.abs(noise).max()).astype(np.float32)
+    found = Cascade(Bundle.open()).integrate(velocity[None])[0]
+    here = np.indices(shape)
+    points = here.astype(np.float64)
+    for _ in range(256):
+        points += np.stack([map_coordinates(v, points, order=1) for v in velocity]) / 256
+    assert np.abs(found - velocity).max() > 0.2  # voxels: to integrate is something else
+    np.testing.assert_allclose(found, points - here, rtol=0, atol=0.08)  # voxels
+
+
+def test_no_step_of_an_integration_folds_whatever_the_velocity():
+    noise = np.random.default_rng(0).standard_normal((3, 12, 14, 10)).astype(np.float32)
+    longest = np.linalg.norm(noise, axis=0).max()
+    step = np.moveaxis(noise / np.float32(longest / _STEP_VOX), 0, -1)
+    grid = ImageGrid(step.shape[:3], np.eye(4))
+    assert (least_determinant(np.ascontiguousarray(step), grid) > 0).all()
+    cascade = Cascade(Bundle.open())
+    still = np.zeros((1, 3, 8, 8, 8), np.float32)
+    np.testing.assert_array_equal(cascade.integrate(still), still)
+
+
+def test_stages_are_integrated_when_asked():
+    cascade = Cascade(Bundle.open())
+    image = np.random.default_rng(0).random((1, 1, 24, 32, 20), dtype=np.float32)
+    smooth = gaussian_filter(image, (0, 0, 3, 3, 3))
+    pair = smooth, smooth[:, :, ::-1].copy()
+    plain, integrated = (cascade.run(*pair, integrated=x)[0] for x in (False, True))
+    difference = np.abs(plain - integrated).max()
+    assert 0.01 < difference < np.abs(plain).max()  # voxels

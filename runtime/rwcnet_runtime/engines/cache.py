@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from rwcnet_runtime.bundle import sha256
+from rwcnet_runtime.bundle import read_small, sha256
 from rwcnet_runtime.errors import BackendError, InputError
 
 # Of the facts and the files; part of every key, so that plans of another one are not found.
@@ -203,11 +203,11 @@ class PlanCache:
     def _about(self, path: Path) -> Plan | None:
         """Return the plan a JSON file is about, or None if it is none, or of another schema."""
         try:
-            about = json.loads(path.read_bytes())
-            if about["facts"]["schema"] != SCHEMA_VERSION:
+            about = json.loads(read_small(path))
+            facts = about["facts"]
+            # What does not hash to its name was not written here, and may lack anything.
+            if facts["schema"] != SCHEMA_VERSION or key(facts) != path.stem:
                 return None
-            return Plan(
-                path.with_suffix(".plan"), about["sha256"], about["facts"], about["summary"]
-            )
-        except (OSError, ValueError, KeyError, TypeError):
+            return Plan(path.with_suffix(".plan"), about["sha256"], facts, about["summary"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None

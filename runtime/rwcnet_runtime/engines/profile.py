@@ -86,10 +86,9 @@ def chain_profile(manifest: Manifest, name: str, shapes: Sequence[Shape]) -> Pro
     """
     whole = _whole_sizes(shapes)
     if name == "compose.onnx":
-        # After each stage but the first.
-        coarsest = manifest.stages[1].resolution if len(manifest.stages) > 1 else 1
+        # After each stage but the first, and after that one where flows are integrated.
         finest = manifest.stages[-1].resolution
-        smallest = _divided(whole, coarsest)[0]
+        smallest = _divided(whole, manifest.stages[0].resolution)[0]
         sizes = (smallest, *_divided(whole, finest)[1:])
         return {"step": sizes, "below": sizes}
     number = int(name.removeprefix("enter").removesuffix(".onnx"))

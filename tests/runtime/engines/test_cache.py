@@ -1,9 +1,10 @@
 import json
 import os
+import random
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -52,7 +53,19 @@ def test_a_damaged_plan_is_not_given_out(data):
 
 @pytest.mark.parametrize(
     "about",
-    ["", "{}", "[]", json.dumps({"sha256": "0", "facts": {"schema": 0}, "summary": {}})],
+    [
+        "",
+        "{}",
+        "[]",
+        json.dumps({"sha256": "0", "facts": {"schema": 0}, "summary": {}}),
+        json.dumps({"sha256": "0", "facts": {"schema": SCHEMA_VERSION}, "summary": {}}),
+        json.dumps({"sha256": "0", "facts": {"schema": SCHEMA_VERSION, "gpu": float("nan")}}),
+        "[" * 100_000,
+        "9" * 5000,
+        "\ud800".encode("utf-8", "surrogatepass").decode("latin-1"),
+        " " * 2**20 + "{}",
+    ],
+    ids=lambda about: about[:40],
 )
 def test_a_damaged_file_about_a_plan_is_not_believed(about):
     cache = PlanCache()
@@ -60,6 +73,29 @@ def test_a_damaged_file_about_a_plan_is_not_believed(about):
     with pytest.raises(BackendError, match="is damaged"):
         cache.find(FACTS)
     assert cache.plans() == []
+
+
+def test_a_thousand_damaged_files_about_a_plan():
+    """Bytes changed or cut out: the plan is the one that was kept, or it is damaged."""
+    cache, chance = PlanCache(), random.Random(0)
+    kept = keep(cache)
+    about = kept.path.with_suffix(".json")
+    whole, found = about.read_bytes(), 0
+    for _ in range(1000):
+        data = bytearray(whole)
+        at = chance.randrange(len(data))
+        if chance.random() < 0.5:
+            data[at] = chance.randrange(256)
+        else:
+            del data[at : at + chance.randrange(1, 60)]
+        about.write_bytes(data)
+        with suppress(BackendError):
+            plan = cache.find(FACTS)
+            found += 1
+            assert plan is not None
+            assert (plan.facts, plan.read()) == (FACTS, b"engine")
+        assert all(plan.facts == FACTS for plan in cache.plans())
+    assert found < 500  # white space, or a number of the summary
 
 
 def test_a_plan_under_the_name_of_another_is_not_believed():
