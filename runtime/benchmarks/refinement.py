@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of cases; %(default)s")
     parser.add_argument("--pairs", type=int, help="only the first ones of each cases file")
     options = parser.parse_args()
-    registrar = Registrar(backend="onnxruntime", threads=options.threads, refine=0)
+    registrar = Registrar(backend="onnxruntime", threads=options.threads, refine=0, init="header")
     settings = registrar.bundle.manifest.refinement
     assert settings is not None
     report: dict[str, Any] = {

@@ -52,7 +52,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         case = cropped(read_cases(CASES, DATA)[0], SIZE, Path(name))
         for kind in ("patches", "whole"):
-            registrar = Registrar(backend="onnxruntime", refine=0)
+            registrar = Registrar(backend="onnxruntime", refine=0, init="header")
             cascade = registrar._cascade
             if kind == "whole":
                 cascade.entries = tuple(replace(e, patch=None, parts=1) for e in cascade.entries)

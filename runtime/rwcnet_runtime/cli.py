@@ -9,6 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.progress import TaskID
 
+from rwcnet_runtime.alignment import INITS
+from rwcnet_runtime.apply.point_sets import read_point_set
 from rwcnet_runtime.backends.choose import AUTO, NAMES
 from rwcnet_runtime.commands import (
     NETWORK,
@@ -21,9 +23,10 @@ from rwcnet_runtime.commands import (
 from rwcnet_runtime.describe import describe, describe_plan
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.interrupts import one_sentence_interrupts
-from rwcnet_runtime.outputs import REPORT, Outputs
+from rwcnet_runtime.outputs import TRANSFORMS, Outputs
 from rwcnet_runtime.registrar import Registrar, register
 from rwcnet_runtime.registration import Registration
+from rwcnet_runtime.result_names import REPORT
 from rwcnet_runtime.settings import ANATOMIES
 from rwcnet_runtime.volumes import read_labels
 
@@ -60,11 +63,28 @@ def run_with_progress(
 
 @infer_app.command()
 def infer(
-    fixed: Annotated[Path, typer.Argument(help="Image to align with: NIfTI, MetaImage or NRRD.")],
+    fixed: Annotated[
+        Path,
+        typer.Argument(help="Image to align with: NIfTI, MetaImage, NRRD or a folder of DICOM."),
+    ],
     moving: Annotated[Path, typer.Argument(help="Image to align.")],
     labels: Annotated[
         Path | None,
         typer.Option(help="Label map of MOVING to bring along.", rich_help_panel=INPUTS),
+    ] = None,
+    points: Annotated[
+        Path | None,
+        typer.Option(
+            help="Points of MOVING to bring along: .csv, .fcsv, .vtk or .gii.",
+            rich_help_panel=INPUTS,
+        ),
+    ] = None,
+    points_frame: Annotated[
+        str | None,
+        typer.Option(
+            help="Their frame, RAS or LPS, where the file does not say it.",
+            rich_help_panel=INPUTS,
+        ),
     ] = None,
     fixed_mask: Annotated[
         Path | None,
@@ -85,6 +105,14 @@ def infer(
             rich_help_panel=INPUTS,
         ),
     ] = None,
+    init: Annotated[
+        str,
+        typer.Option(
+            help=f"How the images are brought together before the network: {', '.join(INITS)}; "
+            "auto believes the headers unless another start is clearly better.",
+            rich_help_panel=INPUTS,
+        ),
+    ] = INITS[0],
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -112,6 +140,14 @@ def infer(
             rich_help_panel=NETWORK,
         ),
     ] = None,
+    diffeomorphic: Annotated[
+        bool,
+        typer.Option(
+            "--diffeomorphic",
+            help="Integrate the stages as stationary velocities, smooth away what still folds.",
+            rich_help_panel=NETWORK,
+        ),
+    ] = False,
     anatomy: Annotated[
         str,
         typer.Option(
@@ -133,6 +169,33 @@ def infer(
         Path,
         typer.Option("--output", "-o", help="Folder for the results.", rich_help_panel=OUTPUTS),
     ] = Path("registration"),
+    inverse: Annotated[
+        bool,
+        typer.Option(
+            "--inverse",
+            help="Write the displacement from MOVING to FIXED too.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = False,
+    transform: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"Write the transform in this form too: {', '.join(TRANSFORMS)}; may be repeated.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    bids: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="MOVING FIXED",
+            help="Name transforms as BIDS does, by the spaces of both images: T1w MNI152.",
+            rich_help_panel=OUTPUTS,
+        ),
+    ] = None,
+    report_page: Annotated[
+        bool,
+        typer.Option("--report", help="Write report.html, to look at.", rich_help_panel=OUTPUTS),
+    ] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace earlier results.", rich_help_panel=OUTPUTS),
@@ -173,7 +236,16 @@ def infer(
     with one_sentence_interrupts() as interrupt, one_sentence_errors():
         if as_json + quiet + verbose > 1:
             raise InputError("--json, --quiet and --verbose exclude each other: give one")
-        outputs = Outputs(output, overwrite, None if labels is None else read_labels(labels))
+        outputs = Outputs(
+            output,
+            overwrite,
+            labels=None if labels is None else read_labels(labels),
+            points=None if points is None else read_point_set(points, points_frame),
+            inverse=inverse,
+            transforms=tuple(transform or ()),
+            bids=bids,
+            page=report_page,
+        )
         outputs.check(fixed, moving)
         settings: dict[str, Any] = {
             "engine": engine,
@@ -181,7 +253,9 @@ def infer(
             "threads": threads,
             "refine": refine,
             "refine_features": refine_features,
+            "init": init,
             "spacing": spacing,
+            "diffeomorphic": diffeomorphic,
             "anatomy": anatomy,
             "deterministic": deterministic,
         }
@@ -192,9 +266,10 @@ def infer(
         }
         if dry_run:
             plan = Registrar(bundle, **settings).plan(fixed, moving, **given)
-            text = json.dumps({"outputs": outputs.files, **plan}, indent=2)
+            files = outputs.files(fixed)
+            text = json.dumps({"outputs": files, **plan}, indent=2)
             lines = describe_plan(plan)
-            lines += [f"would write {output / file}" for file in outputs.files]
+            lines += [f"would write {output / file}" for file in files.values()]
             report = plan
         else:
             found = run_with_progress(

@@ -152,8 +152,8 @@ def run(
             f"the demo needs {error.name}, which is not installed: pip install 'rwcnet[demo]'"
         ) from error
     outputs = Outputs(folder, overwrite=True)
-    outputs.check()
     moving_path, fixed_path = folder / "moving.nii.gz", folder / "fixed.nii.gz"
+    outputs.check(fixed_path, moving_path)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         load_mni152_template(resolution=1).to_filename(moving_path)

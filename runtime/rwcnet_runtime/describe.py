@@ -13,7 +13,6 @@ def describe_plan(report: dict[str, Any]) -> list[str]:
     return [
         *_chosen(report),
         f"grid                {i} x {j} x {k} voxels of {spacing} mm",
-        f"start               {report['initial_transform'] or 'where the headers put the images'}",
         "refinement          "
         + (f"at most {steps['steps']} steps on {_features(steps)}" if steps else "none"),
     ]
@@ -26,6 +25,7 @@ def describe(report: dict[str, Any], *, verbose: bool = False) -> list[str]:
         *_chosen(report),
         _working_grid(report["working_grid"]),
         *_refinement(report),
+        *_folds(report),
         *(
             f"{name.replace('_', ' '):19} {values['before']:.3f} -> {values['after']:.3f}"
             for name, values in report["similarity"].items()
@@ -45,11 +45,25 @@ def _chosen(report: dict[str, Any]) -> list[str]:
         f"{report['engine']} ({report['arithmetic']}), device {report['device']}, "
         f"{report['threads']} threads",
         f"backend {report['backend']}: {report['backend_chosen']}",
+        f"start {report['alignment']['method']}: {report['alignment']['reason']}",
         *(
             [f"anatomy {report['anatomy']}: settings of generic, as no others were found better"]
             if report["anatomy"] != "generic"
             else []
         ),
+    ]
+
+
+def _folds(report: dict[str, Any]) -> list[str]:
+    if "folds_removed" not in report:
+        return []
+    done = report["folds_removed"]
+    alike = done["correlation"]
+    return [
+        f"folds removed       {done['folded_before']} -> {done['folded_after']} voxels in "
+        f"{done['rounds']} rounds, {done['changed']} changed by at most "
+        f"{done['largest_change_mm']:.2f} mm; correlation {alike['before']:.4f} -> "
+        f"{alike['after']:.4f}"
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -77,6 +77,13 @@ class WorkingPair:
     def working_mapping(self, flow_vox: NDArray[np.float32]) -> Mapping:
         """Map the working grid to `moving_grid`, so that little is held and computed."""
         return Mapping(self.working.grid, self.moving_grid, self.initial, flow_vox)
+
+    def on_working_grid(self, mapping: Mapping) -> Mapping:
+        """Map the working grid to `moving_grid` by what maps the fixed grid to the moving one."""
+        flow_grid = mapping.flow_grid or mapping.fixed
+        return replace(
+            mapping, fixed=self.working.grid, moving=self.moving_grid, flow_grid=flow_grid
+        )
 
 
 def prepare(

@@ -13,17 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
+from rwcnet_runtime.alignment import Alignment, align
 from rwcnet_runtime.backends.choose import open_cascade
 from rwcnet_runtime.backends.onnxruntime_cpu import empty_pool
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
+from rwcnet_runtime.diffeomorphism import without_folds
 from rwcnet_runtime.errors import BackendError, InputError
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.images import ImageLike, as_labels, as_volume, source_of
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
+from rwcnet_runtime.metrics import correlation
 from rwcnet_runtime.preparation import prepare
 from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
@@ -51,7 +53,7 @@ class _Inputs:
     given: Pair
     fixed: Volume
     moving: Volume
-    initial: sitk.Transform | None
+    start: Alignment
     fixed_counts: NDArray[np.float32]
     moving_counts: NDArray[np.float32] | None
     clock: _Stopwatch
@@ -66,7 +68,7 @@ class _Inputs:
         """
         if self.moving_counts is None:
             return self.fixed_counts
-        start = Mapping(self.fixed.grid, self.moving.grid, self.initial)
+        start = Mapping(self.fixed.grid, self.moving.grid, self.start.transform)
         weight = self.fixed_counts * start.resample(self.moving_counts)
         if not weight.any():
             raise InputError(
@@ -250,8 +252,6 @@ class Registrar:
         clock = _Stopwatch()
         with clock("read"):
             fixed = as_volume(given.fixed, "fixed")
-            initial = given.initial_transform
-            transform = None if initial is None else read_initial_transform(Path(initial))
             moving = as_volume(given.moving, "moving")
             still, other = (
                 self._counts(name, mask, volume)
@@ -262,7 +262,16 @@ class Registrar:
             )
             everywhere = np.broadcast_to(np.float32(1), fixed.grid.shape)  # takes no memory
             counts = everywhere if still is None else still
-            return _Inputs(given, fixed, moving, transform, counts, other, clock)
+        with clock("align"):
+            start = self._start(given, fixed, moving)
+        return _Inputs(given, fixed, moving, start, counts, other, clock)
+
+    def _start(self, given: Pair, fixed: Volume, moving: Volume) -> Alignment:
+        """Return the linear transform that the network starts from."""
+        if given.initial_transform is None:
+            return align(fixed, moving, self.settings.init)
+        path = Path(given.initial_transform)
+        return Alignment(read_initial_transform(path), "given", f"it is in {path}", {})
 
     def _counts(
         self, name: str, mask: ImageLike | None, volume: Volume
@@ -293,6 +302,11 @@ class Registrar:
         return {
             **{name: source_of(getattr(inputs.given, name)) for name in sources},
             **self.chosen(),
+            "alignment": {
+                "method": inputs.start.method,
+                "reason": inputs.start.reason,
+                **inputs.start.numbers,
+            },
             "grid": {"shape": grid.shape, "spacing_mm": grid.spacing.tolist()},
         }
 
@@ -303,13 +317,14 @@ class Registrar:
             pair = prepare(
                 still,
                 other,
-                inputs.initial,
+                inputs.start.transform,
                 self.bundle.manifest,
                 self.backend.bytes_per_voxel,
                 self.settings.spacing,
             )
             images = [pair.for_network(image) for image in (pair.fixed, pair.moving)]
-        flow, seconds = self._cascade.run(images[0], images[1], progress)
+        smooth = self.settings.diffeomorphic
+        flow, seconds = self._cascade.run(images[0], images[1], progress, integrated=smooth)
         clock.seconds |= seconds
         losses: list[float] = []
         if self._refiner is not None:
@@ -320,16 +335,31 @@ class Registrar:
             empty_pool(self.bundle)
         flow_vox = pair.from_network(flow)
         with clock("warp"):
-            mapping = pair.mapping(other.grid, flow_vox)
+            found_first = pair.mapping(other.grid, flow_vox)
+            mapping, removal = without_folds(found_first) if smooth else (found_first, None)
             warped = mapping.resample(other.data)
             displacement = mapping.displacement_mm()
         with clock("assess"):
-            after = pair.working_mapping(flow_vox).resample(pair.moving_values)
+            seen = pair.working_mapping(flow_vox)
+            after = seen.resample(pair.moving_values)
+            folds: dict[str, Any] = {}
+            if removal is not None:
+                with_folds, after = (
+                    after,
+                    pair.on_working_grid(mapping).resample(pair.moving_values),
+                )
+                folds["folds_removed"] = asdict(removal) | {
+                    "correlation": {
+                        "before": correlation(pair.fixed, with_folds),
+                        "after": correlation(pair.fixed, after),
+                    }
+                }
             found = findings(pair.fixed, pair.moving, after, displacement, still.grid)
         report = {
             **self._about(inputs),
             "refinement_losses": [round(loss, 6) for loss in losses],
             "working_grid": pair.working.describe(),
+            **folds,
             **found,
         }
         if not self.settings.deterministic:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rwcnet_runtime.alignment import INITS
 from rwcnet_runtime.backends.choose import AUTO
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.images import ImageLike
@@ -29,9 +30,15 @@ class Settings:
         Steps of refinement on the pair itself, at most; 0 is none, by default the bundle says.
     refine_features
         What it compares: "mind", "learned" or "both"; by default the bundle says.
+    init
+        How pairs without an initial transform are brought together first, one of
+        `rwcnet_runtime.alignment.INITS`.
     spacing
         Voxel size in mm that the network works at, in whole voxels of the fixed image; by default
         those of the fixed image, or larger ones if they are too many.
+    diffeomorphic
+        Whether stages are integrated as stationary velocities, and folds that remain are smoothed
+        away.
     anatomy
         What the images show, one of `ANATOMIES`; for the record. All run as "generic"
         does: what was tried for lungs and livers gained nothing, see runtime/README.md.
@@ -42,7 +49,7 @@ class Settings:
     Raises
     ------
     InputError
-        If there is no such anatomy.
+        If there is no such anatomy or `init`.
     """
 
     engine: str = "fp32"
@@ -50,11 +57,15 @@ class Settings:
     threads: int | None = None
     refine: int | None = None
     refine_features: str | None = None
+    init: str = "auto"
     spacing: float | None = None
+    diffeomorphic: bool = False
     anatomy: str = "generic"
     deterministic: bool = False
 
     def __post_init__(self) -> None:
+        if self.init not in INITS:
+            raise InputError(f"--init {self.init}: choose from {', '.join(INITS)}")
         if self.anatomy not in ANATOMIES:
             raise InputError(f"--anatomy {self.anatomy}: choose from {', '.join(ANATOMIES)}")
 
@@ -67,10 +78,10 @@ class Pair:
     Attributes
     ----------
     fixed, moving
-        Of any orientation, spacing and origin. Where both lie in the world is believed: images
-        that do not roughly overlap need an initial transform.
+        Of any orientation, spacing and origin.
     initial_transform
-        ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field).
+        ITK file that maps fixed points to moving points in LPS mm (rigid, affine, a field), to
+        start from instead of what `Settings.init` finds.
     fixed_mask, moving_mask
         Each on the grid of its image: the refinement compares where neither is 0, the moving one
         brought along by the initial transform. The network sees the whole images.

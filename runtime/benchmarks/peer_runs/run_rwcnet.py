@@ -24,7 +24,7 @@ def main() -> None:
 
     settings = dict(job["settings"])
     instead = settings.pop("instead", None)
-    registrar = Registrar(threads=job["threads"], **settings)
+    registrar = Registrar(threads=job["threads"], init="header", **settings)
     packages = ["rwcnet", "numpy", *registrar.backend.programs]
     if instead is not None:
         from instead import Instead

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,8 +44,7 @@ class Alignment:
         For a report: ``asked``; ``similarity`` of all that was tried, mutual information in nats
         on voxels that the optimiser did not see; ``overlap``, 0..1, of the images without their
         empty margins, by the headers (``before``) and now (``after``); ``rotation_degrees``,
-        ``shift_mm`` of the middle of the fixed image, ``stretch``, the smallest and the largest;
-        ``seconds``.
+        ``shift_mm`` of the middle of the fixed image, ``stretch``, the smallest and the largest.
     """
 
     transform: sitk.Transform | None
@@ -86,7 +84,6 @@ def align(fixed: Volume, moving: Volume, init: str = "auto") -> Alignment:
         raise InputError(
             f"There is no initial alignment {init!r}; choose one of {', '.join(INITS)}."
         )
-    begun = time.perf_counter()
     pairs = coarse_pairs(fixed, moving)
     coarse, middle, fine = pairs
     begin = {
@@ -117,7 +114,6 @@ def align(fixed: Volume, moving: Volume, init: str = "auto") -> Alignment:
             "after": round(overlaps[method], 3),
         },
         **_motion(taken, fixed),
-        "seconds": round(time.perf_counter() - begun, 3),
     }
     reason += (
         f": similarity {alike['header']:.3f} -> {alike[method]:.3f}, "

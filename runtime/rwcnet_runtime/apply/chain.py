@@ -16,7 +16,7 @@ from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import grid_of_nifti, load_nifti, voxels_of
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 from rwcnet_runtime.mapping import read_initial_transform
-from rwcnet_runtime.outputs import DISPLACEMENT
+from rwcnet_runtime.result_names import DISPLACEMENT, listed
 
 _LPS = LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
 _VECTOR_INTENT = 1007
@@ -33,7 +33,9 @@ class Given:
     @property
     def file(self) -> Path:
         """The file itself, also where a folder of rwcnet-infer is named."""
-        return self.path / DISPLACEMENT if self.path.is_dir() else self.path
+        if not self.path.is_dir():
+            return self.path
+        return self.path / listed(self.path).get("displacement", DISPLACEMENT)
 
     @classmethod
     def parse(cls, text: str) -> Given:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rwcnet_runtime.alignment import INITS
 from rwcnet_runtime.backends.choose import AUTO, NAMES
 from rwcnet_runtime.commands import NETWORK, Refine, RefineFeatures, Threads, one_sentence_errors
 from rwcnet_runtime.errors import InputError
@@ -59,6 +60,13 @@ def evaluate(
     convention: Annotated[
         str | None, typer.Option(help="Of the fields: itk or learn2reg. Default: itk.")
     ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(
+            help=f"How pairs without an initial transform begin: {', '.join(INITS)}. Default: "
+            "header, as fields of other programs do."
+        ),
+    ] = None,
     labels: Annotated[
         str | None, typer.Option(help="Labels to measure, such as 1-999 or 4,10-13; default: all.")
     ] = None,
@@ -68,11 +76,11 @@ def evaluate(
         pairs = read_cases(cases, data)
         chosen = any_label if labels is None else _labels(labels)
         check_output(output, OUTPUTS, cases)
-        of_bundle = (bundle, engine, backend, threads, refine, refine_features)
+        of_bundle = (bundle, engine, backend, threads, refine, refine_features, init)
         if fields is not None and any(x is not None for x in of_bundle):
             raise InputError(
-                "--fields excludes --bundle, --engine, --backend, --threads and --refine: measure "
-                "one."
+                "--fields excludes --bundle, --engine, --backend, --threads, --refine and --init: "
+                "measure one."
             )
         if fields is None and convention is not None:
             raise InputError("--convention is about --fields; give their folder, or leave it out.")
@@ -93,6 +101,7 @@ def evaluate(
                 threads=threads,
                 refine=refine,
                 refine_features=refine_features,
+                init=init or "header",
                 say=say,
             )
             say(f"backend {registrar.backend.name}: {registrar.reason}")
