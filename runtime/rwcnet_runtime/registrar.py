@@ -20,12 +20,14 @@ from rwcnet_runtime.backends.choose import AUTO, open_cascade
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.findings import findings
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
 from rwcnet_runtime.preprocess import Padding, normalise
 from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
-from rwcnet_runtime.registration import Registration, findings
+from rwcnet_runtime.registration import Registration
+from rwcnet_runtime.verdict import judge
 from rwcnet_runtime.versions import versions
 from rwcnet_runtime.volumes import Volume, read_labels, read_volume
 
@@ -298,7 +300,7 @@ class Registrar:
             displacement = mapping.displacement_mm()
         with clock("assess"):
             after = mapping.resample(moving_values)
-            found = findings(fixed_image, moving_image, after, displacement, still.grid)
+            found = findings(fixed_image, moving_image, after, mapping, displacement)
         report = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "fixed": str(still.path),
@@ -308,6 +310,7 @@ class Registrar:
             "refinement_losses": [round(loss, 6) for loss in losses],
             "grid": {"shape": still.grid.shape, "spacing_mm": still.grid.spacing.tolist()},
             **found,
+            "verdict": asdict(judge(found)),
             "seconds": {part: round(spent, 3) for part, spent in clock.seconds.items()},
         }
         return Registration(still, other, mapping, warped, displacement, report)

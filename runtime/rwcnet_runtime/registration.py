@@ -10,9 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
 from rwcnet_runtime.mapping import Mapping
-from rwcnet_runtime.metrics import correlation, mutual_information
 from rwcnet_runtime.volumes import Volume, write_displacement, write_volume
 from rwcnet_runtime.writing import all_or_none, check_output
 
@@ -65,37 +63,3 @@ class Registration:
             write_displacement(written / DISPLACEMENT, self.displacement_mm, self.fixed)
             (written / REPORT).write_text(json.dumps(self.report, indent=2) + "\n")
         return [folder / file for file in OUTPUTS]
-
-
-def findings(
-    fixed: NDArray[np.float32],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    displacement_mm: NDArray[np.float32],
-    grid: ImageGrid,
-) -> dict[str, Any]:
-    """Return what the report says about how well it went.
-
-    Parameters
-    ----------
-    fixed, before, after
-        (i, j, k), normalised: the fixed image, and the moving one by the start and by what was
-        found.
-    displacement_mm
-        (i, j, k, 3), RAS+ mm, on `grid`.
-    grid
-        Of all of them.
-    """
-    determinant = jacobian_determinant(displacement_mm, grid)
-    length = np.linalg.norm(displacement_mm, axis=-1)
-    return {
-        "similarity": {
-            measure.__name__: {"before": measure(fixed, before), "after": measure(fixed, after)}
-            for measure in (correlation, mutual_information)
-        },
-        "displacement_mm": {"mean": float(length.mean()), "max": float(length.max())},
-        "jacobian_determinant": {
-            "min": float(determinant.min()),
-            "folded_percent": 100 * float((determinant <= 0).mean()),
-        },
-    }
