@@ -1,12 +1,13 @@
 """Whether the verdict tells registrations that worked from those that did not.
 
     python runtime/benchmarks/verdicts.py -o runtime/benchmarks/results/DATE-verdicts.json
-    python runtime/benchmarks/verdicts.py --again OLD.json -o NEW.json
+    python runtime/benchmarks/verdicts.py --only brain -o brains.json
+    python runtime/benchmarks/verdicts.py --again brains.json others.json -o NEW.json
 
 Registers pairs that are fine (of the cases in ``cases/``, from their stored affine) and pairs that
 are not: another organ, mirrored, upside down, far from where they belong, noise, the same file
-twice. The second form judges what an earlier run found, with the limits of today. Data are read
-from ``RWCNET_DATA``, by default ``../shared/data``.
+twice. The third form judges what earlier runs found, with the limits of today. Data are read from
+``RWCNET_DATA``, by default ``../shared/data``.
 """
 
 from __future__ import annotations
@@ -190,14 +191,18 @@ def run(trial: Trial, registrar: Registrar) -> dict[str, Any]:
     keys = (
         "similarity",
         "overlap",
-        "identical",
         "displacement_mm",
         "jacobian_determinant",
-        "deformation_vox",
+        "flow_vox",
     )
     row["findings"] = {key: found.report[key] for key in keys}
     row["seconds"] = found.report["seconds"]
     return row | {"verdict": asdict(judge(found.report))}
+
+
+def text_of(report: dict[str, Any]) -> str:
+    """Return a report as JSON."""
+    return json.dumps(jsonable(report, digits=4), indent=1, allow_nan=False) + "\n"
 
 
 def main() -> None:
@@ -205,12 +210,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--again", type=Path, help="JSON of an earlier run")
+    parser.add_argument("--again", type=Path, nargs="+", help="JSON of earlier runs")
+    parser.add_argument(
+        "--only", nargs="+", default=[""], help="pairs whose names have these words"
+    )
     parser.add_argument("-o", "--output", type=Path, required=True, help="the JSON to write")
     parser.add_argument("--threads", type=int, default=1, help="%(default)s")
     options = parser.parse_args()
     if options.again:
-        report = json.loads(options.again.read_text())
+        reports = [json.loads(path.read_text()) for path in options.again]
+        report = reports[0] | {"results": [row for each in reports for row in each["results"]]}
         for row in report["results"]:
             if "findings" in row:
                 row["verdict"] = asdict(judge(row["findings"]))
@@ -220,10 +229,11 @@ def main() -> None:
         report["results"] = rows = []
         with tempfile.TemporaryDirectory() as folder:
             for trial in draw(Path(folder)):
-                rows.append(run(trial, registrar))
-                print(f"{datetime.now():%H:%M:%S} {trial.name}", file=sys.stderr, flush=True)
-                options.output.write_text(json.dumps(jsonable(report, digits=4), indent=1) + "\n")
-    options.output.write_text(json.dumps(jsonable(report, digits=4), indent=1) + "\n")
+                if any(word in trial.name for word in options.only):
+                    rows.append(run(trial, registrar))
+                    print(f"{datetime.now():%H:%M:%S} {trial.name}", file=sys.stderr, flush=True)
+                    options.output.write_text(text_of(report))
+    options.output.write_text(text_of(report))
     for row in report["results"]:
         print(f"{'good' if row['good'] else 'bad':5} {row['verdict']['level']:8} {row['pair']}")
 
