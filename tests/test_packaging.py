@@ -29,6 +29,7 @@ def test_the_wheel_holds_four_packages_the_bundle_and_the_weights(wheel):
         "rwcnet_runtime/bundles/base/fp32/stage1.onnx",
         "rwcnet_runtime/kernels/local_correlation.cu",
         "rwcnet_runtime/py.typed",
+        "rwcnet_runtime/report/style.css",
         "rwcnet_ref/weights/base.safetensors",
         "rwcnet_ref/weights/base.md",
         "rwcnet_ref/configs/ten-minutes.toml",

@@ -22,6 +22,7 @@ from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.cascade import Progress
 from rwcnet_runtime.diffeomorphism import without_folds
 from rwcnet_runtime.errors import BackendError, InputError
+from rwcnet_runtime.findings import findings
 from rwcnet_runtime.formats import is_same_grid
 from rwcnet_runtime.images import ImageLike, as_labels, as_volume, source_of
 from rwcnet_runtime.mapping import Mapping, read_initial_transform
@@ -29,8 +30,9 @@ from rwcnet_runtime.metrics import correlation
 from rwcnet_runtime.preparation import prepare
 from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
-from rwcnet_runtime.registration import Registration, findings
+from rwcnet_runtime.registration import Registration
 from rwcnet_runtime.settings import Pair, Settings
+from rwcnet_runtime.verdict import judge
 from rwcnet_runtime.versions import versions
 from rwcnet_runtime.volumes import Volume
 
@@ -354,13 +356,14 @@ class Registrar:
                         "after": correlation(pair.fixed, after),
                     }
                 }
-            found = findings(pair.fixed, pair.moving, after, displacement, still.grid)
+            found = findings(pair.fixed, pair.moving, after, seen, displacement, still.grid)
         report = {
             **self._about(inputs),
             "refinement_losses": [round(loss, 6) for loss in losses],
             "working_grid": pair.working.describe(),
             **folds,
             **found,
+            "verdict": asdict(judge(found)),
         }
         if not self.settings.deterministic:
             report["date"] = datetime.now(UTC).isoformat(timespec="seconds")

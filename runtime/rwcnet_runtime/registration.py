@@ -9,10 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rwcnet_runtime.geometry import ImageGrid, jacobian_determinant
 from rwcnet_runtime.images import ImageLike, displacement_like, image_like
 from rwcnet_runtime.mapping import Mapping
-from rwcnet_runtime.metrics import correlation, mutual_information
 from rwcnet_runtime.outputs import Outputs
 from rwcnet_runtime.volumes import Volume
 
@@ -72,37 +70,3 @@ class Registration:
     def displacement_image(self) -> Any:
         """Return `displacement_mm` like the fixed image, see `images.displacement_like`."""
         return displacement_like(self.given, self.displacement_mm, self.fixed)
-
-
-def findings(
-    fixed: NDArray[np.float32],
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    displacement_mm: NDArray[np.float32],
-    grid: ImageGrid,
-) -> dict[str, Any]:
-    """Return what the report says about how well it went.
-
-    Parameters
-    ----------
-    fixed, before, after
-        (i, j, k), normalised, on one grid: the fixed image, and the moving one by the start and by
-        what was found.
-    displacement_mm
-        (i, j, k, 3), RAS+ mm, on `grid`.
-    grid
-        Of the displacement.
-    """
-    determinant = jacobian_determinant(displacement_mm, grid)
-    length = np.sqrt(np.einsum("...c,...c", displacement_mm, displacement_mm))
-    return {
-        "similarity": {
-            measure.__name__: {"before": measure(fixed, before), "after": measure(fixed, after)}
-            for measure in (correlation, mutual_information)
-        },
-        "displacement_mm": {"mean": float(length.mean()), "max": float(length.max())},
-        "jacobian_determinant": {
-            "min": float(determinant.min()),
-            "folded_percent": 100 * float((determinant <= 0).mean()),
-        },
-    }

@@ -6,13 +6,16 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rwcnet_runtime.errors import InputError, RwcnetError
 from rwcnet_runtime.evaluation.cases import Case
 from rwcnet_runtime.evaluation.fields import CONVENTIONS, find_field, read_costs, read_field
 from rwcnet_runtime.evaluation.measures import Labels, Row, any_label, measure
-from rwcnet_runtime.registrar import Registrar
 from rwcnet_runtime.volumes import read_volume
+
+if TYPE_CHECKING:  # which measures what it finds with this package's own measures
+    from rwcnet_runtime.registrar import Registrar
 
 Notice = Callable[[int, Row], None]
 """Called with the number of cases done and the last row."""
