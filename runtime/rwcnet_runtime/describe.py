@@ -34,6 +34,7 @@ def describe(report: dict[str, Any], *, verbose: bool = False) -> list[str]:
         f"{report['displacement_mm']['max']:.1f} mm",
         f"Jacobian            smallest {report['jacobian_determinant']['min']:.2f}, folded "
         f"{report['jacobian_determinant']['folded_percent']:.3f} % of the voxels",
+        *_verdict(report["verdict"]),
         *([f"time                {sum(spent.values()):.1f} s"] if spent else []),
         *(f"  {part:17} {seconds:.2f} s" for part, seconds in spent.items() if verbose),
     ]
@@ -65,6 +66,10 @@ def _folds(report: dict[str, Any]) -> list[str]:
         f"{done['largest_change_mm']:.2f} mm; correlation {alike['before']:.4f} -> "
         f"{alike['after']:.4f}"
     ]
+
+
+def _verdict(found: dict[str, Any]) -> list[str]:
+    return [f"verdict             {found['level']}", *(f"  {why}" for why in found["reasons"])]
 
 
 def _working_grid(found: dict[str, Any]) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rwcnet_runtime.geometry import jacobian_determinant
-from rwcnet_runtime.registration import Registration
 from rwcnet_runtime.report import tables, views
 from rwcnet_runtime.report.pictures import closest_affine, grey, grid_lines, signed, volume_change
 from rwcnet_runtime.report.planes import Plane, choose_planes
 from rwcnet_runtime.verdict import judge
+
+if TYPE_CHECKING:
+    from rwcnet_runtime.registration import Registration
 
 # Nothing but what the file holds: no browser asks any server for anything.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
