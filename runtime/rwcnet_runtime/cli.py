@@ -106,13 +106,13 @@ def infer(
         ),
     ] = None,
     init: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help=f"How the images are brought together before the network: {', '.join(INITS)}; "
-            "auto believes the headers unless another start is clearly better.",
+            help=f"How the images are brought together before the network: {', '.join(INITS)}. "
+            "Default: auto, which believes the headers unless another start is clearly better.",
             rich_help_panel=INPUTS,
         ),
-    ] = INITS[0],
+    ] = None,
     bundle: Annotated[
         Path | None,
         typer.Option(
@@ -236,6 +236,8 @@ def infer(
     with one_sentence_interrupts() as interrupt, one_sentence_errors():
         if as_json + quiet + verbose > 1:
             raise InputError("--json, --quiet and --verbose exclude each other: give one")
+        if init is not None and initial_transform is not None:
+            raise InputError("--init and --initial-transform are two starts: give one")
         outputs = Outputs(
             output,
             overwrite,
@@ -253,7 +255,7 @@ def infer(
             "threads": threads,
             "refine": refine,
             "refine_features": refine_features,
-            "init": init,
+            "init": init or INITS[0],
             "spacing": spacing,
             "diffeomorphic": diffeomorphic,
             "anatomy": anatomy,

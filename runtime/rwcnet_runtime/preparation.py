@@ -131,8 +131,8 @@ def prepare(
     image, values, grid = _sampled(values, moving.grid, initial, working.grid)
     if not Mapping(working.grid, grid, initial).inside().any():
         raise InputError(
-            f"{fixed.path} and {moving.path} do not overlap in the world: give an initial "
-            "transform that brings them together with --initial-transform"
+            f"{fixed.path} and {moving.path} do not overlap in the world: give --init auto, or an "
+            "initial transform that brings them together with --initial-transform"
         )
     return WorkingPair(
         working, working.average(fixed_values), image, values, grid, initial, manifest.multiple
