@@ -4,6 +4,7 @@ And the golden file of the published code, which tests of several packages compa
 """
 
 import os
+import signal
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from rwcnet_runtime.geometry import ImageGrid
+
+# The processes that pytest-xdist starts ignore Ctrl-C, and so would those that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Anatomy = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 SavePhantom = Callable[..., Path]

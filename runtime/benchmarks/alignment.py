@@ -26,9 +26,10 @@ from rwcnet_runtime import Mapping, read_volume
 from rwcnet_runtime.alignment import Alignment, align
 from rwcnet_runtime.evaluation import Case, read_cases
 from rwcnet_runtime.evaluation.measures import landmarks_of
-from rwcnet_runtime.evaluation.overlap import dice_per_label, labels_of, warp_labels
+from rwcnet_runtime.evaluation.overlap import dice_per_label, labels_of
 from rwcnet_runtime.evaluation.summary import environment
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
+from rwcnet_runtime.labels import warp_labels
 from rwcnet_runtime.mapping import read_initial_transform
 from rwcnet_runtime.volumes import Volume, read_labels
 

@@ -63,7 +63,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(tmp_path, good, kind, sa
     bad, out = tmp_path / "bad.nii", tmp_path / "out"
     make_bad(kind, bad)
     order = [bad, good] if bad_is_fixed else [good, bad]
-    result = CliRunner().invoke(infer_app, [*map(str, order), "-o", str(out)])
+    result = CliRunner().invoke(infer_app, [*map(str, order), "--init", "header", "-o", str(out)])
     assert result.exit_code == 2
     assert result.stdout == ""
     assert result.stderr.count("\n") == 1
@@ -164,10 +164,13 @@ def test_labels_are_brought_along(tmp_path, good):
         assert warped.dataobj[tuple(x)] == (data[tuple(nearest)] if inside else 0)
     # Of the earlier result nothing is left that the new one does not have.
     run(good, good, "-o", out, "--overwrite")
-    assert json.loads((out / "registration.json").read_text())["outputs"] == sorted(
-        (path.name for path in out.iterdir()),
-        key=["warped.nii.gz", "displacement.nii.gz", "registration.json"].index,
-    )
+    outputs = json.loads((out / "registration.json").read_text())["outputs"]
+    assert outputs == {
+        "warped": "warped.nii.gz",
+        "displacement": "displacement.nii.gz",
+        "report": "registration.json",
+    }
+    assert set(outputs.values()) == {path.name for path in out.iterdir()}
 
 
 def test_labels_are_no_result_over_themselves(tmp_path, good):
@@ -183,14 +186,14 @@ def test_a_dry_run_says_and_writes_nothing(tmp_path, good):
     for line in (
         "backend onnxruntime: asked for",
         "grid                24 x 20 x 28 voxels of 1 x 1 x 1 mm",
-        "start               where the headers put the images",
         "refinement          at most 2 steps on MIND-SSC",
         f"would write {out / 'displacement.nii.gz'}",
     ):
         assert line in said.splitlines()
+    assert "\nstart header: " in said
     plan = json.loads(run(good, good, "-o", out, "--dry-run", "--json").stdout)
     assert plan["fixed"] == str(good)
-    assert plan["outputs"][-1] == "registration.json"
+    assert plan["outputs"]["report"] == "registration.json"
     assert not out.exists()
     said = run(good, good, "-o", out, "--dry-run", "--anatomy", "lung").stdout
     assert "anatomy lung: settings of generic, as no others were found better" in said

@@ -100,6 +100,7 @@ def test_images_of_itk_are_registered_like_their_nifti(tmp_path, make_grid, save
     found = register(as_itk(fixed, ".mha"), as_itk(moving, ".nrrd"))
     np.testing.assert_allclose(found.warped, expected.warped, rtol=0, atol=1e-2)  # of about 120
     results = found.save(tmp_path / "out")
-    for path in results[:2]:
+    assert results[0].name == "warped.mha"  # as the fixed image
+    for path in results[1:2]:
         written = nib.load(path)
         np.testing.assert_allclose(written.affine, nib.load(fixed).affine, rtol=0, atol=1e-4)  # mm

@@ -8,8 +8,9 @@ import SimpleITK as sitk  # noqa: N813
 
 from rwcnet_runtime.alignment import INITS, align
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.evaluation.overlap import dice_per_label, warp_labels
+from rwcnet_runtime.evaluation.overlap import dice_per_label
 from rwcnet_runtime.geometry import ImageGrid
+from rwcnet_runtime.labels import warp_labels
 from rwcnet_runtime.mapping import Mapping
 from rwcnet_runtime.volumes import read_labels, read_volume
 

@@ -48,7 +48,9 @@ def made(fixed_path: Path, moving_path: Path, height_vox: float) -> Registration
         **found,
         "seconds": {"stage1": 1.5, "warp": 0.25},
     }
-    return Registration(fixed, moving, mapping, mapping.resample(moving.data), displacement, report)
+    return Registration(
+        fixed, moving, mapping, mapping.resample(moving.data), displacement, report, fixed.path
+    )
 
 
 @pytest.fixture
