@@ -1,14 +1,16 @@
 """Time, memory and accuracy of RWCNet by backend and precision, of PyTorch, and of peers.
 
     python runtime/benchmarks/compare.py -o runtime/benchmarks/results/DATE-compare.json
+    python runtime/benchmarks/compare.py --growth -o runtime/benchmarks/results/DATE-growth.json
     python runtime/benchmarks/readme.py
 
 All in one run on one machine, which should have nothing else to do: each method is a process of
 its own, on the same threads, that registers the same pair several times; the medians count. The
 pair is a case of the development data whose fixed image is cut to 160x192x224 voxels around the
-head; every method starts from the stored affine. Then the network alone, on images of several sizes
-and on several numbers of threads, and how much arithmetic it is beside what the machine does at
-most. The file is written anew after each method. Data are read from ``RWCNET_DATA``. Linux only.
+head; every method starts from the stored affine. Then how much arithmetic the network is beside
+what the machine does at most. With `--growth` it is the network alone, on images of several sizes
+and on several numbers of threads. The file is written anew after each method. Data are read from
+``RWCNET_DATA``. Linux only.
 """
 
 from __future__ import annotations
@@ -152,7 +154,7 @@ def main() -> None:
     parser.add_argument("--methods", default=",".join((*OURS, *PEERS)), help="%(default)s")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--environments", type=Path, default=Path("runs/peers/environments"))
-    parser.add_argument("--pair-only", action="store_true", help="without sizes and threads")
+    parser.add_argument("--growth", action="store_true", help="sizes and threads, no pair")
     options = parser.parse_args()
     launcher = Launcher(options.environments, options.threads, options.repeats)
     methods = {
@@ -166,6 +168,9 @@ def main() -> None:
         "size": options.size,
     }
     options.output.parent.mkdir(parents=True, exist_ok=True)
+    if options.growth:
+        _write(options.output, report | {"growth": growth(launcher)})
+        return
     try:
         for name in {method.environment for method in methods.values()} - {None}:
             make_environment(name, options.environments)
@@ -178,11 +183,7 @@ def main() -> None:
                 found = measured(name_, method, case, Path(name), launcher)
                 report["results"][name_] = found
                 _write(options.output, report)
-        if not options.pair_only:
-            report["arithmetic"] = arithmetic(options.threads)
-            _write(options.output, report)
-            report["growth"] = growth(launcher)
-            _write(options.output, report)
+        _write(options.output, report | {"arithmetic": arithmetic(options.threads)})
     except RwcnetError as error:
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -255,15 +255,63 @@ def graph_passes(report: Row) -> list[Sequence[str]]:
     return lines
 
 
+def folds(report: Row) -> list[Sequence[str]]:
+    """Return a line for each way on each data set: accuracy and three measures of folding."""
+    lines: list[Sequence[str]] = [
+        ("data (cases)", "", "accuracy", "folded voxels", "in one-sided differences", "NDV")
+    ]
+    for name, title in DATA_SETS.items():
+        for way, found in report["results"].get(name, {}).items():
+            cases = found["cases"]
+            dice = "dice_after" in cases[0]
+            accuracy = mean_of(cases, "dice_after" if dice else "tre_mm_after")
+            one_sided = 100 * sum(row["folded_one_sided"] / row["voxels"] for row in cases)
+            lines.append(
+                (
+                    f"{title} ({len(cases)})" if way == "plain" else "",
+                    way,
+                    f"Dice {accuracy:.3f}" if dice else f"TRE {accuracy:.2f} mm",
+                    f"{mean_of(cases, 'folded_percent'):.3f} %",
+                    f"{one_sided / len(cases):.3f} %",
+                    f"{mean_of(cases, 'ndv_percent'):.4f} %",
+                )
+            )
+    return lines
+
+
+def alignment(report: Row) -> list[Sequence[str]]:
+    """Return a line a data set: by the headers, from the stored starts, as `auto` aligns."""
+    lines: list[Sequence[str]] = [("data (cases)", "measure", "headers", "stored start", "`auto`")]
+    for name, title in DATA_SETS.items():
+        if cases := report["cases"].get(name):
+            dice = cases[0]["measure"] == "dice"
+            starts = (mean_of(cases, start) for start in ("headers", "stored", "ours"))
+            cells = (format(value, ".3f" if dice else ".1f") for value in starts)
+            lines.append((f"{title} ({len(cases)})", "Dice" if dice else "TRE, mm", *cells))
+    moved = report["recovered"]
+    lines.append(
+        (
+            f"brain, moved by up to 25° and 40 mm ({len(moved)})",
+            "error, mm",
+            f"{mean_of(moved, 'mean_mm_before'):.1f}",
+            "",
+            f"{mean_of(moved, 'mean_mm'):.2f}, at most {max(row['mean_mm'] for row in moved):.2f}",
+        )
+    )
+    return lines
+
+
 # Marker, where it stands, newest of which results, how they become a table.
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
     ("refinement", "README.md", "*-refinement*.json", refinement),
     ("refinement steps", "README.md", "*-adam-step.json", refinement_steps),
     ("comparison", "README.md", "*-compare.json", comparison.methods),
-    ("growth", "README.md", "*-compare.json", comparison.growth),
+    ("growth", "README.md", "*-growth.json", comparison.growth),
     ("arithmetic", "README.md", "*-compare.json", comparison.arithmetic),
     ("known displacement", "README.md", "*-known-displacement.json", known_displacement),
+    ("folds", "runtime/README.md", "*-folds*.json", folds),
+    ("alignment", "runtime/README.md", "*-alignment.json", alignment),
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
     ("precisions", "export/README.md", "*-precisions.json", precisions),
     ("pipeline", "export/README.md", "*-pipeline.json", pipeline),
@@ -314,7 +362,7 @@ def main() -> None:
         report: Row = {}
         for source in sources:  # the data sets of one run may stand in several files
             found = json.loads(source.read_text())
-            report = found | {"results": report.get("results", {}) | found["results"]}
+            report = found | {"results": report.get("results", {}) | found.get("results", {})}
         names = ", ".join(f"`{source.name}`" for source in sources)
         block = f"{table(lines(report))}\n\nFrom {names} in `runtime/benchmarks/results`."
         texts[file] = fill(texts.get(file) or file.read_text(), name, block)
