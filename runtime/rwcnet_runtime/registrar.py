@@ -300,7 +300,7 @@ class Registrar:
             displacement = mapping.displacement_mm()
         with clock("assess"):
             after = mapping.resample(moving_values)
-            found = findings(fixed_image, moving_image, after, mapping, displacement)
+            found = findings(fixed_image, moving_image, after, mapping, displacement, still.grid)
         report = {
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "fixed": str(still.path),

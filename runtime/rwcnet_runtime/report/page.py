@@ -59,8 +59,8 @@ def _page(registration: Registration) -> str:
     both = f"-{_LARGEST_DIFFERENCE:g}", "0", f"+{_LARGEST_DIFFERENCE:g}"
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     body = [
-        f"<header><h1>{names}</h1><p>Registration of {escape(str(report.get('date', '')))}: the "
-        "moving image, on the right, is brought to the fixed one.</p></header>",
+        f"<header><h1>{names}</h1><p>Fixed image ← moving image, registered "
+        f"{escape(str(report.get('date', '')).replace('T', ' '))}</p></header>",
         _verdict(report),
         _section(
             "In turns",

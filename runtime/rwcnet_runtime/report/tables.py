@@ -21,18 +21,18 @@ _NUMBERS = (
     ("overlap.in_view_percent", "foreground within the moving image", 1, " %"),
     ("displacement_mm.mean", "displacement, start included: mean", 2, " mm"),
     ("displacement_mm.max", "displacement: largest", 2, " mm"),
-    ("deformation_vox.mean", "found by the network: mean", 2, " voxels"),
-    ("deformation_vox.p99", "found by the network: 99 % below", 2, " voxels"),
-    ("deformation_vox.max", "found by the network: largest", 2, " voxels"),
+    ("flow_vox.mean", "found by the network: mean", 2, " voxels"),
+    ("flow_vox.p99", "found by the network: 99 % below", 2, " voxels"),
+    ("flow_vox.max", "found by the network: largest", 2, " voxels"),
     ("jacobian_determinant.min", "Jacobian determinant: smallest", 3, ""),
     ("jacobian_determinant.p1", "Jacobian determinant: 1 % below", 3, ""),
     ("jacobian_determinant.p99", "Jacobian determinant: 99 % below", 3, ""),
     ("jacobian_determinant.folded_percent", "folded voxels", 3, " %"),
-    ("jacobian_determinant.non_diffeomorphic_percent", "non-diffeomorphic volume", 3, " %"),
+    ("flow_vox.non_diffeomorphic_percent", "non-diffeomorphic volume", 3, " %"),
 )
 # Shown elsewhere on the page.
-_ELSEWHERE = {"similarity", "overlap", "displacement_mm", "deformation_vox", "jacobian_determinant"}
-_ELSEWHERE |= {"identical", "verdict", "seconds", "fixed", "moving", "refinement_losses", "grid"}
+_ELSEWHERE = {"similarity", "overlap", "displacement_mm", "flow_vox", "jacobian_determinant"}
+_ELSEWHERE |= {"verdict", "seconds", "fixed", "moving", "refinement_losses", "grid"}
 
 
 def changes(report: dict[str, Any]) -> str:

@@ -36,6 +36,7 @@ def made(fixed_path: Path, moving_path: Path, height_vox: float) -> Registration
         mapping.resample(images[1]),
         mapping,
         displacement,
+        fixed.grid,
     )
     report = {
         "date": datetime(2026, 11, 28, tzinfo=UTC).isoformat(),
