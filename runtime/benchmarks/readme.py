@@ -301,6 +301,29 @@ def alignment(report: Row) -> list[Sequence[str]]:
     return lines
 
 
+def verdicts(report: Row) -> list[Sequence[str]]:
+    """Return one line a kind of pair."""
+    levels = ("ok", "check", "failed", "refused")
+    lines: list[Sequence[str]] = [
+        ("pairs", *levels, "correlation after", "squared local correlation after")
+    ]
+    kinds = dict.fromkeys(row["kind"] for row in report["results"])
+    for kind in sorted(kinds, key=lambda name: (not name.startswith("fine"), name)):
+        rows = [row for row in report["results"] if row["kind"] == kind]
+        found = [row["verdict"]["level"] for row in rows]
+        counts = [str(found.count(level) or "") for level in levels]
+        ranges = []
+        for name in ("correlation", "local_correlation"):
+            values = [
+                row["findings"]["similarity"][name]["after"] for row in rows if "findings" in row
+            ]
+            ranges.append(
+                f"{min(values):.2f} to {max(values):.2f}" if len(values) > 1 else f"{values[0]:.2f}"
+            )
+        lines.append((f"{kind} ({len(rows)})", *counts, *ranges))
+    return lines
+
+
 # Marker, where it stands, newest of which results, how they become a table.
 TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("peers", "README.md", "*-peers*.json", peers),
@@ -315,6 +338,7 @@ TABLES: list[tuple[str, str, str, Callable[[Row], list[Sequence[str]]]]] = [
     ("ablations", "rwcnet_ref/README.md", "*-ablations.json", ablations),
     ("precisions", "export/README.md", "*-precisions.json", precisions),
     ("pipeline", "export/README.md", "*-pipeline.json", pipeline),
+    ("verdicts", "runtime/README.md", "*-verdicts.json", verdicts),
     ("passes", "export/README.md", "*-precisions.json", graph_passes),
     ("precision nodes", "export/README.md", "*-precisions.json", precision_nodes),
 ]
@@ -333,6 +357,13 @@ def newest(pattern: str) -> list[Path]:
         raise SystemExit(f"{RESULTS} holds no {pattern}")
     date = sources[-1].name[: len("2000-01-01")]
     return [source for source in sources if source.name.startswith(date)]
+
+
+def joined(report: Row, found: Row) -> Row:
+    """Return two reports as one, with the results of both where they are by data set."""
+    if not isinstance(found.get("results"), dict):
+        return found
+    return found | {"results": report.get("results", {}) | found["results"]}
 
 
 def fill(text: str, name: str, block: str) -> str:
@@ -362,7 +393,7 @@ def main() -> None:
         report: Row = {}
         for source in sources:  # the data sets of one run may stand in several files
             found = json.loads(source.read_text())
-            report = found | {"results": report.get("results", {}) | found.get("results", {})}
+            report = joined(report, found)
         names = ", ".join(f"`{source.name}`" for source in sources)
         block = f"{table(lines(report))}\n\nFrom {names} in `runtime/benchmarks/results`."
         texts[file] = fill(texts.get(file) or file.read_text(), name, block)

@@ -1,7 +1,12 @@
 import numpy as np
 import pytest
 
-from rwcnet_runtime.metrics import correlation, flow_distance, mutual_information
+from rwcnet_runtime.metrics import (
+    correlation,
+    flow_distance,
+    local_correlation,
+    mutual_information,
+)
 
 A = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
 B = np.random.default_rng(1).random((20, 20, 20)).astype(np.float32)
@@ -28,3 +33,36 @@ def test_distances_of_flows_are_lengths_at_a_voxel():
     expected = (5 / 1000, 0.0, 5.0)  # voxels; one of a thousand
     assert flow_distance(a, b) == pytest.approx(expected, abs=1e-6)
     assert flow_distance(a[0], b[0]) == pytest.approx(expected, abs=1e-6)
+
+
+def blobs(seed):
+    """Detail of a few voxels within 0..1."""
+    image = np.random.default_rng(seed).random((24, 30, 21), np.float32)
+    for axis in range(3):
+        image = (image + np.roll(image, 1, axis) + np.roll(image, -1, axis)) / 3
+    return (image - image.min()) / np.ptp(image)
+
+
+def test_local_correlation_of_an_image_with_itself_is_1():
+    assert local_correlation(blobs(0), blobs(0)) == pytest.approx(1, abs=0.03)
+
+
+def test_local_correlation_sees_one_anatomy_in_two_contrasts():
+    inverted = blobs(0)
+    inverted[8:16] = 1 - inverted[8:16]  # in one block of three
+    assert correlation(blobs(0), inverted) < 0.5
+    assert local_correlation(blobs(0), inverted) == pytest.approx(1, abs=0.03)
+
+
+def test_local_correlation_does_not_take_a_shared_outline_for_detail():
+    outline = np.zeros((24, 30, 21), np.float32)
+    outline[8:, 8:, 8:] = 1  # along the blocks
+    one, other = (0.7 * outline + 0.3 * blobs(seed) * outline for seed in (0, 1))
+    assert correlation(one, other) > 0.9
+    assert local_correlation(one, other) < 0.1
+
+
+def test_local_correlation_with_what_is_empty_is_0():
+    nothing = np.zeros((24, 30, 21), np.float32)
+    assert local_correlation(blobs(0), nothing) == 0
+    assert local_correlation(nothing, nothing) == 0

@@ -28,7 +28,7 @@ _NUMBERS = (
     ("jacobian_determinant.p1", "Jacobian determinant: 1 % below", 3, ""),
     ("jacobian_determinant.p99", "Jacobian determinant: 99 % below", 3, ""),
     ("jacobian_determinant.folded_percent", "folded voxels", 3, " %"),
-    ("jacobian_determinant.non_diffeomorphic_percent", "non-diffeomorphic volume", 3, " %"),
+    ("flow_vox.non_diffeomorphic_percent", "non-diffeomorphic volume", 3, " %"),
 )
 # Shown elsewhere on the page.
 _ELSEWHERE = {"similarity", "overlap", "displacement_mm", "flow_vox", "jacobian_determinant"}
