@@ -79,10 +79,10 @@ def infer(
             rich_help_panel=INPUTS,
         ),
     ] = None,
-    points_frame: Annotated[
+    frame: Annotated[
         str | None,
         typer.Option(
-            help="Their frame, RAS or LPS, where the file does not say it.",
+            help="Frame of the points, RAS or LPS, where the file does not say it.",
             rich_help_panel=INPUTS,
         ),
     ] = None,
@@ -238,17 +238,19 @@ def infer(
             raise InputError("--json, --quiet and --verbose exclude each other: give one")
         if init is not None and initial_transform is not None:
             raise InputError("--init and --initial-transform are two starts: give one")
+        if frame is not None and points is None:
+            raise InputError("--frame is about --points: give them, or leave it out")
         outputs = Outputs(
             output,
             overwrite,
             labels=None if labels is None else read_labels(labels),
-            points=None if points is None else read_point_set(points, points_frame),
+            points=None if points is None else read_point_set(points, frame),
             inverse=inverse,
             transforms=tuple(transform or ()),
             bids=bids,
             page=report_page,
         )
-        outputs.check(fixed, moving)
+        outputs.check(fixed, moving, initial_transform, fixed_mask, moving_mask)
         settings: dict[str, Any] = {
             "engine": engine,
             "backend": backend,
@@ -280,12 +282,14 @@ def infer(
             interrupt.check()  # some library may have swallowed it
             interrupt.outcome = "no file is half written"
             paths = outputs.write(found)
-            report = found.report
             text = (output / REPORT).read_text().rstrip()
+            report = json.loads(text)  # with what came to light by writing
             lines = describe(report, verbose=verbose) + [f"wrote {path}" for path in paths]
     if not quiet:
         typer.echo(text if as_json else "\n".join(lines))
     if report.get("verdict", {}).get("level") == "failed" and not force:
+        if quiet:
+            typer.echo("\n".join(["verdict failed", *report["verdict"]["reasons"]]), err=True)
         raise typer.Exit(VERDICT_FAILED)
 
 

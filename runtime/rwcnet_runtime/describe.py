@@ -34,6 +34,7 @@ def describe(report: dict[str, Any], *, verbose: bool = False) -> list[str]:
         f"{report['displacement_mm']['max']:.1f} mm",
         f"Jacobian            smallest {report['jacobian_determinant']['min']:.2f}, folded "
         f"{report['jacobian_determinant']['folded_percent']:.3f} % of the voxels",
+        *_written(report),
         *_verdict(report["verdict"]),
         *([f"time                {sum(spent.values()):.1f} s"] if spent else []),
         *(f"  {part:17} {seconds:.2f} s" for part, seconds in spent.items() if verbose),
@@ -66,6 +67,32 @@ def _folds(report: dict[str, Any]) -> list[str]:
         f"{done['largest_change_mm']:.2f} mm; correlation {alike['before']:.4f} -> "
         f"{alike['after']:.4f}"
     ]
+
+
+def _written(report: dict[str, Any]) -> list[str]:
+    """Return what came to light when further results were made."""
+    lines = []
+    if "inverse" in report:
+        found = report["inverse"]
+        mean = found.get("residual_vox", {}).get("mean")
+        lines.append(
+            "inverse             "
+            + ("" if mean is None else f"residual {mean:.3f} voxels in the mean, ")
+            + f"{found['outside_percent']:.1f} % of the moving voxels come from outside"
+        )
+    if "points" in report:
+        found = report["points"]
+        lines.append(
+            f"points              {found['outside']} outside the fixed image, moved as its border "
+            f"is; solved to {found['largest_residual_mm']:.3f} mm"
+        )
+    if "compact_error" in report:
+        found = report["compact_error"]
+        lines.append(
+            f"compact             off by {found['mean_mm']:.3f} mm in the mean, at most "
+            f"{found['max_mm']:.2f} mm"
+        )
+    return lines
 
 
 def _verdict(found: dict[str, Any]) -> list[str]:

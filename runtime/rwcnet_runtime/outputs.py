@@ -40,6 +40,7 @@ TRANSFORMS = {
 }
 """Forms that a transform can have beside that of ITK, and the files they are in."""
 
+MASKS = ("fixed_mask", "moving_mask")
 _ITK = "Displacement field as ITK and ANTs apply it: NIfTI, 5-D, intent 1007, LPS mm."
 
 
@@ -88,6 +89,8 @@ class Outputs:
         for form in self.transforms:
             if form not in TRANSFORMS:
                 raise InputError(f"--transform {form}: choose from {', '.join(TRANSFORMS)}")
+        if self.bids is not None and self.bids[0] == self.bids[1]:
+            raise InputError(f"--bids {self.bids[0]} {self.bids[1]} names one space twice")
         self.files(Path("fixed.nii.gz"))  # a label that BIDS does not allow
 
     def files(self, fixed: Path) -> dict[str, str]:
@@ -115,13 +118,20 @@ class Outputs:
         if self.labels is not None:
             names["labels"] = f"warped_labels{suffix}"
         if self.points is not None:
-            names["points"] = f"warped_points{self.points.suffix}"
+            names["points"] = f"warped_points{self.points.path.suffix}"
         if self.page:
             names["page"] = "report.html"
         return names | {"report": REPORT}
 
-    def check(self, fixed: Path, moving: Path) -> None:
+    def check(self, fixed: Path, *inputs: Path | None) -> None:
         """Refuse, before the work, what `write` would refuse after it.
+
+        Parameters
+        ----------
+        fixed
+            The fixed image.
+        *inputs
+            What else is read.
 
         Raises
         ------
@@ -129,9 +139,12 @@ class Outputs:
             If the folder cannot be written to, holds an input that would be replaced, or results
             that may not be.
         """
-        labels = [] if self.labels is None else [self.labels.path]
         names = list(self.files(fixed).values())
-        check_output(self.folder, names, fixed, moving, *labels, overwrite=self.overwrite)
+        read = [fixed, *(path for path in inputs if path is not None)]
+        read += [given.path for given in (self.labels, self.points) if given is not None]
+        check_output(self.folder, names, *read, overwrite=self.overwrite)
+        # Of an earlier run what this one does not replace is removed: no input may be among it.
+        check_output(self.folder, list(listed(self.folder).values()), *read)
 
     def write(self, found: Registration) -> list[Path]:
         """Write what was found: all files or none.
@@ -141,7 +154,12 @@ class Outputs:
         InputError
             As `check`, or if there is no space left.
         """
-        self.check(found.fixed.path, found.moving.path)
+        given = (found.report.get(name) for name in ("initial_transform", *MASKS))
+        self.check(
+            found.fixed.path,
+            found.moving.path,
+            *(Path(path) for path in given if path is not None),
+        )
         names = self.files(found.fixed.path)
         files = list(names.values())
         report = {"outputs": names, **found.report}
@@ -168,7 +186,7 @@ class Outputs:
             )
             report["inverse"] = {**back.report, "there_and_back": there_and_back}
         if "h5" in self.transforms:
-            write_composite(path("h5"), field, fixed, found.mapping.initial)
+            write_composite(path("h5"), field, fixed, found.start)
         if "learn2reg" in self.transforms:
             write_learn2reg(path("learn2reg"), field, fixed, moving)
         if "fsl" in self.transforms:

@@ -32,7 +32,7 @@ from rwcnet_runtime.refinement import Refiner
 from rwcnet_runtime.refinement_choice import choose_refinement, refinement_backend
 from rwcnet_runtime.registration import Registration
 from rwcnet_runtime.settings import Pair, Settings
-from rwcnet_runtime.verdict import judge
+from rwcnet_runtime.verdict import NOT_JUDGED, judge
 from rwcnet_runtime.versions import versions
 from rwcnet_runtime.volumes import Volume
 
@@ -341,6 +341,7 @@ class Registrar:
             mapping, removal = without_folds(found_first) if smooth else (found_first, None)
             warped = mapping.resample(other.data)
             displacement = mapping.displacement_mm()
+        fixed_range = self.bundle.manifest.intensity_range
         with clock("assess"):
             seen = pair.working_mapping(flow_vox)
             after = seen.resample(pair.moving_values)
@@ -363,12 +364,21 @@ class Registrar:
             "working_grid": pair.working.describe(),
             **folds,
             **found,
-            "verdict": asdict(judge(found)),
+            "verdict": asdict(judge(found) if fixed_range is None else NOT_JUDGED),
         }
         if not self.settings.deterministic:
             report["date"] = datetime.now(UTC).isoformat(timespec="seconds")
             report["seconds"] = {part: round(spent, 3) for part, spent in clock.seconds.items()}
-        return Registration(still, other, mapping, warped, displacement, report, inputs.given.fixed)
+        return Registration(
+            still,
+            other,
+            mapping,
+            warped,
+            displacement,
+            report,
+            inputs.given.fixed,
+            inputs.start.transform,
+        )
 
 
 def register(

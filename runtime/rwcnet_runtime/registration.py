@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk  # noqa: N813
 from numpy.typing import NDArray
 
 from rwcnet_runtime.images import ImageLike, displacement_like, image_like
@@ -33,6 +34,9 @@ class Registration:
         What `registration.json` holds.
     given : ImageLike
         The fixed image as it was given, whose kind results can have.
+    start : sitk.Transform, optional
+        What the network started from, fixed to moving points in LPS mm; none where the headers
+        were believed.
     """
 
     fixed: Volume
@@ -42,6 +46,7 @@ class Registration:
     displacement_mm: NDArray[np.float32]
     report: dict[str, Any]
     given: ImageLike
+    start: sitk.Transform | None = None
 
     def save(self, folder: str | Path, *, overwrite: bool = False, **what: Any) -> list[Path]:
         """Write ``warped.nii.gz``, ``displacement.nii.gz`` and ``registration.json``.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class Settings:
     Raises
     ------
     InputError
-        If there is no such anatomy or `init`.
+        If there is no such anatomy or `init`, or `spacing` is no length.
     """
 
     engine: str = "fp32"
@@ -66,6 +67,8 @@ class Settings:
     def __post_init__(self) -> None:
         if self.init not in INITS:
             raise InputError(f"--init {self.init}: choose from {', '.join(INITS)}")
+        if self.spacing is not None and not 0 < self.spacing < math.inf:
+            raise InputError(f"--spacing {self.spacing:g} is no voxel size: give a length in mm")
         if self.anatomy not in ANATOMIES:
             raise InputError(f"--anatomy {self.anatomy}: choose from {', '.join(ANATOMIES)}")
 

@@ -76,7 +76,7 @@ LIMITS = (
     ),
     Limit(
         "overlap.in_view_percent",
-        "part of the fixed image lies outside the moving one, {:.0f} % of its foreground inside",
+        "part of the fixed image lies outside the moving one, {:.1f} % of its foreground inside",
         check=80,
         failed=20,
         at_least=True,
@@ -106,6 +106,13 @@ LIMITS = (
 )
 """What `judge` holds to; ``runtime/benchmarks/verdicts.py`` shows what comes of it."""
 
+MOST_LOST = 0.05
+"""Squared local correlation that a registration may cost."""
+NOT_JUDGED = Verdict(
+    "check", ["not judged: the limits are for images that a bundle scales by percentiles"]
+)
+"""Of bundles with an intensity range of their own."""
+
 
 def judge(findings: dict[str, Any]) -> Verdict:
     """Judge a registration by what was measured of it.
@@ -120,6 +127,14 @@ def judge(findings: dict[str, Any]) -> Verdict:
     """
     failed, check = [], []
     unlike = False
+    before, after = (
+        _look_up(findings, f"similarity.local_correlation.{when}") for when in ("before", "after")
+    )
+    if before is not None and after is not None and before - after > MOST_LOST:
+        check.append(
+            f"the images are less alike in detail than before, squared local correlation "
+            f"{before:.2f} -> {after:.2f}"
+        )
     for limit in LIMITS:
         value = _look_up(findings, limit.path)
         if value is None:

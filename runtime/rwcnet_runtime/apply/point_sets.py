@@ -39,14 +39,14 @@ class PointSet:
         That of the file, one of `FRAMES`.
     render : callable
         Gives the content of the file with other points, in its frame.
-    suffix : str
-        That of the file's name, which says its format.
+    path : Path
+        The file.
     """
 
     points: NDArray[np.float64]
     frame: str
     render: Render
-    suffix: str
+    path: Path
 
     def content(self, points: NDArray[np.float64]) -> bytes:
         """Return the file with other points, (n, 3) RAS+ mm."""
@@ -92,7 +92,7 @@ def read_point_set(path: Path, frame: str | None) -> PointSet:
             f"{path} does not say the frame of its points; give --frame RAS or --frame LPS (points "
             "for ITK and ANTs are LPS, those that nibabel and most viewers show are RAS)."
         )
-    return PointSet(points * _LPS if settled == "LPS" else points, settled, render, path.suffix)
+    return PointSet(points * _LPS if settled == "LPS" else points, settled, render, path)
 
 
 def _read_csv(path: Path) -> tuple[NDArray[np.float64], str, Render]:

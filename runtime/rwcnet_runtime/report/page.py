@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rwcnet_runtime.geometry import jacobian_determinant
+from rwcnet_runtime.mapping import Mapping
 from rwcnet_runtime.report import tables, views
 from rwcnet_runtime.report.pictures import closest_affine, grey, grid_lines, signed, volume_change
 from rwcnet_runtime.report.planes import Plane, choose_planes
@@ -61,8 +62,7 @@ def _page(registration: Registration) -> str:
     both = f"-{_LARGEST_DIFFERENCE:g}", "0", f"+{_LARGEST_DIFFERENCE:g}"
     style = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
     body = [
-        f"<header><h1>{names}</h1><p>Fixed image ← moving image, registered "
-        f"{escape(str(report.get('date', '')).replace('T', ' '))}</p></header>",
+        f"<header><h1>{names}</h1><p>Fixed image ← moving image{_date(report)}</p></header>",
         _verdict(report),
         _section(
             "In turns",
@@ -129,6 +129,12 @@ def _section(title: str, note: str, content: str) -> str:
     return f"<section><h2>{title}</h2>{noted}{content}</section>"
 
 
+def _date(report: dict[str, Any]) -> str:
+    """Return when it was; a report that is the same twice does not say it."""
+    date = report.get("date")
+    return f", registered {escape(str(date).replace('T', ' '))}" if date else ""
+
+
 def _verdict(report: dict[str, Any]) -> str:
     verdict = report.get("verdict") or asdict(judge(report))
     word, fallback = _LEVELS[verdict["level"]]
@@ -140,7 +146,7 @@ def _verdict(report: dict[str, Any]) -> str:
 def _images(registration: Registration, planes: list[Plane]) -> str:
     """Return a style rule for each picture, so that each is in the file once."""
     fixed, moving = registration.fixed, registration.moving
-    start = replace(registration.mapping, flow_vox=None).resample(moving.data)
+    start = Mapping(fixed.grid, moving.grid, registration.start).resample(moving.data)
     fixed_range, moving_range = _range(fixed.data), _range(moving.data)
     determinant = jacobian_determinant(registration.displacement_mm, fixed.grid)
     rules = []

@@ -28,7 +28,7 @@ _NUMBERS = (
     ("jacobian_determinant.p1", "Jacobian determinant: 1 % below", 3, ""),
     ("jacobian_determinant.p99", "Jacobian determinant: 99 % below", 3, ""),
     ("jacobian_determinant.folded_percent", "folded voxels", 3, " %"),
-    ("flow_vox.non_diffeomorphic_percent", "non-diffeomorphic volume", 3, " %"),
+    ("jacobian_determinant.non_diffeomorphic_percent", "non-diffeomorphic volume", 3, " %"),
 )
 # Shown elsewhere on the page.
 _ELSEWHERE = {"similarity", "overlap", "displacement_mm", "flow_vox", "jacobian_determinant"}
@@ -77,6 +77,8 @@ def images(fixed: Volume, moving: Volume) -> str:
 def times(report: dict[str, Any]) -> str:
     """Return a table of the parts of the work and what each took."""
     seconds: dict[str, float] = report.get("seconds", {})
+    if not seconds:
+        return ""
     rows = "".join(
         f"<tr><th>{escape(part)}</th><td>{spent:.2f} s</td></tr>" for part, spent in seconds.items()
     )

@@ -48,9 +48,9 @@ def made(fixed_path: Path, moving_path: Path, height_vox: float) -> Registration
         **found,
         "seconds": {"stage1": 1.5, "warp": 0.25},
     }
-    return Registration(
-        fixed, moving, mapping, mapping.resample(moving.data), displacement, report, fixed.path
-    )
+    warped = mapping.resample(moving.data)
+    start = mapping.initial
+    return Registration(fixed, moving, mapping, warped, displacement, report, fixed.path, start)
 
 
 @pytest.fixture
