@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -34,15 +35,13 @@ from rwcnet_runtime.registrar import Registrar
 from rwcnet_runtime.verdict import judge
 from rwcnet_runtime.volumes import Volume, read_volume, write_volume
 
-# The limits were set with the first ones; the others came after.
-HIPPOCAMPI, UNSEEN = range(1, 9), range(9, 51)
+HIPPOCAMPI = 50
 FAR_MM = 60.0
 FINE, FINE_TWO = "fine", "fine, T1 and T2"
 # Words in the names of pairs, and what such a pair is; any other is fine.
 KINDS = {
     "t1-to-t2": FINE_TWO,
     "hippocampus-25": "elsewhere",  # a Dice of 0.04 at the start: the stored affine is wrong
-    "unseen": "fine, not seen when limits were set",
     "moving": "another organ, or noise",
     " off": "elsewhere",
     "aside": "elsewhere",
@@ -121,7 +120,7 @@ def draw(folder: Path) -> Iterator[Trial]:
     cases = {
         case.name: case for path in sorted(CASES.glob("*.csv")) for case in read_cases(path, DATA)
     }
-    hippocampi = [f"hippocampus-{n:02}" for n in HIPPOCAMPI]
+    hippocampi = [f"hippocampus-{n:02}" for n in range(1, HIPPOCAMPI + 1)]
     hippocampus, other_hippocampus = (cases[name] for name in hippocampi[:2])
     liver, lung, spine = (cases[x] for x in ("liver-state-6", "lung-followup", "spine-t1-to-t2"))
     abdomen = DATA / "abdomen_ct/example_ct.nii.gz"
@@ -147,9 +146,6 @@ def draw(folder: Path) -> Iterator[Trial]:
     for name in (*hippocampi, "liver-state-6", "liver-state-9", "lung-followup", "spine-t1-to-t2"):
         case = cases[name]
         yield Trial(name, case.fixed, case.moving, case.initial_transform, case)
-    for n in UNSEEN:
-        case = cases[f"hippocampus-{n:02}"]
-        yield Trial(f"unseen {case.name}", case.fixed, case.moving, case.initial_transform, case)
     yield instead("hippocampus, moving a spine", hippocampus, spine.moving)
     yield instead("spine, moving a hippocampus", spine, hippocampus.moving)
     yield instead("liver, moving a lung", liver, lung.moving)
@@ -204,7 +200,7 @@ def run(trial: Trial, registrar: Registrar) -> dict[str, Any]:
         found = registrar.register(trial.fixed, trial.moving, initial_transform=trial.initial)
     except InputError as error:
         return row | {
-            "verdict": {"level": "refused", "reasons": [str(error).replace(str(DATA), "")]}
+            "verdict": {"level": "refused", "reasons": [re.sub(r"/\S+/", "", str(error))]}
         }
     if trial.case is not None:
         truth = measure(trial.case, found.fixed, found.moving, found.displacement_mm)

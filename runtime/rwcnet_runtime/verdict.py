@@ -60,6 +60,9 @@ class Limit:
         return f"{self.says.format(value)}, wanted at {side} {bound:g}"
 
 
+DOUBTFUL = 0.3
+"""Squared local correlation under which anything else that is unusual makes a failure."""
+
 UNLIKE = Limit(
     "similarity.local_correlation.after",
     "the images are hardly alike in detail, squared local correlation {:.2f}",
@@ -111,7 +114,8 @@ def judge(findings: dict[str, Any]) -> Verdict:
     """Judge a registration by what was measured of it.
 
     Beyond a limit for "check" it may still be right: contrasts differ, or tissue is squeezed
-    indeed. Where the images are not alike and something else is unusual too, it has failed.
+    indeed. Where the images are less alike than `DOUBTFUL`, and something else is unusual too, it
+    has failed.
 
     Parameters
     ----------
@@ -119,7 +123,6 @@ def judge(findings: dict[str, Any]) -> Verdict:
         As `findings.findings` returns, or a whole report; what is missing is not judged.
     """
     failed, check = [], []
-    unlike = False
     for limit in LIMITS:
         value = _look_up(findings, limit.path)
         if value is None:
@@ -128,11 +131,10 @@ def judge(findings: dict[str, Any]) -> Verdict:
             failed.append(limit.sentence(value, limit.failed))
         elif limit.broken_by(value, limit.check):
             check.append(limit.sentence(value, limit.check))
-            unlike |= limit is UNLIKE
-    reasons = failed + check
-    if failed or (unlike and len(check) > 1):
-        return Verdict("failed", reasons)
-    return Verdict("check" if check else "ok", reasons)
+    alike = _look_up(findings, UNLIKE.path)
+    doubtful = alike is not None and alike < DOUBTFUL and len(check) > 1
+    level = "failed" if failed or doubtful else "check" if check else "ok"
+    return Verdict(level, failed + check)
 
 
 def _look_up(findings: dict[str, Any], path: str) -> float | None:

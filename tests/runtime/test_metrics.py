@@ -66,3 +66,10 @@ def test_local_correlation_with_what_is_empty_is_0():
     nothing = np.zeros((24, 30, 21), np.float32)
     assert local_correlation(blobs(0), nothing) == 0
     assert local_correlation(nothing, nothing) == 0
+
+
+def test_local_correlation_counts_strong_detail_most():
+    faint = 0.1 * blobs(1)
+    one, other = 0.1 * blobs(0), faint
+    one[:8], other[:8] = blobs(2)[:8], blobs(2)[:8]  # the same in one block of three
+    assert local_correlation(one, other) > 0.9
