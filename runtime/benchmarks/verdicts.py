@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -199,7 +200,7 @@ def run(trial: Trial, registrar: Registrar) -> dict[str, Any]:
         found = registrar.register(trial.fixed, trial.moving, initial_transform=trial.initial)
     except InputError as error:
         return row | {
-            "verdict": {"level": "refused", "reasons": [str(error).replace(str(DATA), "")]}
+            "verdict": {"level": "refused", "reasons": [re.sub(r"/\S+/", "", str(error))]}
         }
     if trial.case is not None:
         truth = measure(trial.case, found.fixed, found.moving, found.displacement_mm)
