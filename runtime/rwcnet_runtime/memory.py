@@ -1,7 +1,8 @@
-"""How much memory there is, and how much a registration takes."""
+"""How much memory there is, how much a registration takes, and giving it back."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 from collections.abc import Iterator
@@ -80,11 +81,20 @@ def memory_at_hand(root: Path = _ROOT) -> Memory:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if known else None
         return Memory(size, None)
     limits = [1024 * int(found["MemTotal"])]
-    free = [1024 * (int(found["MemAvailable"]) + int(found.get("SwapFree", 0)))]
+    free = []
+    if "MemAvailable" in found:  # since Linux 3.14
+        free.append(1024 * (int(found["MemAvailable"]) + int(found.get("SwapFree", 0))))
     for limit, left in _groups(root):
         limits.append(limit)
         free.append(left)
-    return Memory(min(limits), min(free))
+    return Memory(min(limits), min(free, default=None))
+
+
+def give_back() -> None:
+    """Have glibc hand what is free to the system: it keeps up to 0.7 GiB otherwise."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
+    if trim is not None:  # musl and macOS have none
+        trim(0)
 
 
 def _groups(root: Path) -> Iterator[tuple[int, int]]:

@@ -7,7 +7,8 @@ import SimpleITK as sitk  # noqa: N813
 
 from rwcnet_runtime import register
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.volumes import read_labels, read_volume
+from rwcnet_runtime.formats import output_suffix
+from rwcnet_runtime.volumes import read_labels, read_volume, write_volume
 
 SUFFIXES = (".mha", ".mhd", ".nrrd")
 
@@ -104,3 +105,47 @@ def test_images_of_itk_are_registered_like_their_nifti(tmp_path, make_grid, save
     for path in results[1:2]:
         written = nib.load(path)
         np.testing.assert_allclose(written.affine, nib.load(fixed).affine, rtol=0, atol=1e-4)  # mm
+
+
+@pytest.mark.parametrize("suffix", [".NII", ".NII.GZ", ".Nii.gz", ".MHA", ".NRRD"])
+def test_suffixes_in_upper_case_are_those_in_lower_case(tmp_path, fixed_path, suffix):
+    volume = read_volume(fixed_path)
+    write_volume(tmp_path / f"A{suffix}", volume.data, volume)
+    assert [file.name for file in tmp_path.iterdir() if file.name[0] == "A"] == [f"A{suffix}"]
+    np.testing.assert_array_equal(read_volume(tmp_path / f"A{suffix}").data, volume.data)
+
+
+@pytest.mark.parametrize(("of", "names"), [("A.hdr", ("A.HDR", "A.IMG")), ("B.mhd", ("B.MHD",))])
+def test_files_in_two_with_suffixes_in_upper_case_are_read(tmp_path, fixed_path, of, names):
+    if of == "A.hdr":
+        nib.save(
+            nib.Nifti1Pair(
+                nib.load(fixed_path).get_fdata(dtype=np.float32), nib.load(fixed_path).affine
+            ),
+            tmp_path / of,
+        )
+    else:
+        sitk.WriteImage(sitk.ReadImage(fixed_path), tmp_path / of)
+    for name in names:
+        (tmp_path / name[0]).with_suffix(name[1:].lower()).rename(tmp_path / name)
+    for name in names:
+        np.testing.assert_array_equal(
+            read_volume(tmp_path / name).data, read_volume(fixed_path).data
+        )
+
+
+def test_results_follow_suffixes_in_upper_case(tmp_path):
+    for name, suffix in {
+        "a.MHD": ".mha",
+        "a.NRRD": ".nrrd",
+        "a.NII": ".nii",
+        "a.IMG": ".nii.gz",
+    }.items():
+        assert output_suffix(tmp_path / name) == suffix
+
+
+def test_one_file_of_dicom_is_said_to_be_one(tmp_path):
+    for name in ("a.DCM", "a.Ima"):
+        (tmp_path / name).write_bytes(b"")
+        with pytest.raises(InputError, match="one file of DICOM"):
+            read_volume(tmp_path / name)

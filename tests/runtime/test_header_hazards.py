@@ -11,6 +11,7 @@ import SimpleITK as sitk  # noqa: N813
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import limits, trial
 from rwcnet_runtime.mapping import read_initial_transform
+from rwcnet_runtime.memory import Memory
 from rwcnet_runtime.volumes import read_volume, write_displacement, write_volume
 
 ARRAY = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
@@ -146,7 +147,7 @@ def test_a_bomb_is_refused_before_it_is_inflated(tmp_path, monkeypatch):
     block = gzip.compress(bytes(1 << 24))
     path = tmp_path / "bomb.nii.gz"
     path.write_bytes(gzip.compress(image.header.binaryblock + bytes(4)) + 128 * block)
-    monkeypatch.setattr(limits, "available_memory", lambda: 1 << 30)
+    monkeypatch.setattr(limits, "memory_at_hand", lambda: Memory(None, 1 << 30))
     monkeypatch.setattr(gzip.GzipFile, "readinto", None)
     with pytest.raises(InputError, match=r"needs 10 GB of memory .* where 1.07 GB are"):
         read_volume(path)
@@ -200,6 +201,54 @@ def test_odd_headers_of_itk_are_refused(tmp_path, old, new, says):
         read_volume(path)
 
 
+NRRD = """NRRD0004
+type: short
+dimension: 3
+space: left-posterior-superior
+sizes: 3 4 5
+space directions: (2,0,0) (0,3,0) (0,0,4)
+space origin: (1,2,3)
+encoding: raw
+endian: little
+"""
+COMMENTS = "".join(f"# {'x' * 400}\n" for _ in range(200))
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "says"),
+    [
+        ("image.mha", "ElementDataFile : {}", "not a file beside it"),
+        ("image.mha", "  ElementDataFile = {}", "not a file beside it"),
+        ("image.mha", "\tElementDataFile={}", "not a file beside it"),
+        ("image.mhd", "ElementDataFile =\n{}", "not a file beside it"),
+        ("image.mhd", "ElementDataFile\0x = {}", "not a file beside it"),
+        ("image.mhd", "data file: LOCAL\nElementDataFile = {}", "not a file beside it"),
+        ("image.mhd", "ElementDataFile = LIST\n{}", "not a file beside it"),
+        ("image.mhd", "ElementDataFile = own.raw\nElementDataFile = {}", "twice"),
+        ("image.mhd", COMMENTS + "ElementDataFile = {}", "does not end within 65536 bytes"),
+        ("image.nhdr", "DataFile: {}", "not a file beside it"),
+        ("image.nhdr", " data file: {}", "not a file beside it"),
+        ("image.nhdr", "# so\rdata file: {}", "not a file beside it"),
+        ("image.nhdr", "ElementDataFile = LOCAL\ndata file: {}", "not a file beside it"),
+        ("image.nhdr", "data file: LIST\n{}", "not a file beside it"),
+        ("image.nhdr", "data file: LOCAL\ndata file: {}", "twice"),
+        ("image.nhdr", COMMENTS + "data file: {}", "does not end within 65536 bytes"),
+    ],
+)
+def test_voxels_elsewhere_are_refused_however_they_are_named(tmp_path, name, lines, says):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    for file in (tmp_path / "other.raw", folder / "own.raw", folder / "LIST"):
+        file.write_bytes(ARRAY.tobytes(order="F"))
+    header = NRRD if name == "image.nhdr" else METAIMAGE.replace("ElementDataFile = LOCAL\n", "")
+    (folder / name).write_text(header + lines.format(tmp_path / "other.raw") + "\n")
+    with pytest.raises(InputError, match=says):
+        read_volume(folder / name)
+    (folder / name).write_text(header + lines.split("\n")[-1].format("own.raw") + "\n")
+    if lines.startswith(("DataFile", "ElementDataFile :")):
+        np.testing.assert_array_equal(read_volume(folder / name).data, ARRAY[::-1, ::-1])
+
+
 @pytest.mark.parametrize("suffix", [".mha", ".nrrd"])
 @pytest.mark.parametrize("sheared", [False, True])
 def test_what_itk_holds_is_written_where_it_lies(
@@ -230,6 +279,13 @@ def test_a_transform_that_ends_the_process_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(trial, "_TRIAL", "import os; os.abort()")
     with pytest.raises(InputError, match="cannot be read as a transform"):
         read_initial_transform(tmp_path / "short.tfm")
+
+
+@pytest.mark.parametrize("free", [0, None])
+def test_a_trial_has_room_to_start_in(tmp_path, monkeypatch, free):
+    sitk.WriteTransform(sitk.Euler3DTransform(), tmp_path / "good.tfm")
+    monkeypatch.setattr(trial, "memory_at_hand", lambda: Memory(None, free))
+    assert trial.can_be_read(tmp_path / "good.tfm")
 
 
 def test_a_field_that_its_file_cannot_hold_is_refused(write):

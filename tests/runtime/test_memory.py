@@ -1,6 +1,10 @@
+import os
+import platform
+from pathlib import Path
+
 import pytest
 
-from rwcnet_runtime.memory import bytes_needed, memory_at_hand
+from rwcnet_runtime.memory import bytes_needed, give_back, memory_at_hand
 
 GB = 10**9
 
@@ -56,6 +60,26 @@ def test_control_groups_of_the_first_version_are_read_at_the_top_of_a_container(
 
 def test_a_system_that_does_not_say_is_not_limited(tmp_path):
     assert memory_at_hand(tmp_path).free is None
+
+
+def test_an_old_kernel_does_not_say_what_is_free(machine):
+    found = memory_at_hand(machine({"proc/meminfo": "MemTotal: 1000 kB\nSwapFree: 1 kB\n"}))
+    assert (found.limit, found.free) == (1_024_000, None)
+
+
+def test_memory_given_back_leaves_the_process():
+    def resident():
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("of glibc")
+    # Small enough for the heap; the last one keeps its top where it is.
+    blocks = [b"x" * 50_000 for _ in range(2000)]
+    last = blocks[-1]
+    del blocks
+    before = resident()
+    give_back()
+    assert resident() < before - 80_000_000, len(last)
 
 
 def test_the_network_or_its_patches_or_the_output_decide_what_is_needed():

@@ -46,7 +46,7 @@ class Coarse:
 
 
 def coarse_pairs(fixed: Volume, moving: Volume) -> list[tuple[Coarse, Coarse]]:
-    """Copy both images to the same spacing, three times.
+    """Copy both images three times, to the same spacing if they are about as large.
 
     Parameters
     ----------
@@ -57,7 +57,8 @@ def coarse_pairs(fixed: Volume, moving: Volume) -> list[tuple[Coarse, Coarse]]:
     -------
     list of (Coarse, Coarse)
         Fixed and moving, from coarse to fine: about 24, 48 and 96 voxels along a side, but never
-        finer than the smallest spacing of the images.
+        finer than the smallest spacing of both images. Where one image is more than four times
+        as large as the other, its own copies are coarser: twice as many voxels along a side.
 
     Raises
     ------
@@ -66,8 +67,13 @@ def coarse_pairs(fixed: Volume, moving: Volume) -> list[tuple[Coarse, Coarse]]:
     """
     sides = [np.cbrt(abs(np.linalg.det(x.grid.affine)) * x.data.size) for x in (fixed, moving)]
     finest = min(fixed.grid.spacing.min(), moving.grid.spacing.min())
-    spacings = [max(np.sqrt(sides[0] * sides[1]) / along, finest) for along in _VOXELS_ALONG]
-    return list(zip(_copies(fixed, spacings), _copies(moving, spacings), strict=True))
+    common = np.sqrt(sides[0] * sides[1])
+    copies = [
+        # The second is about memory: the common spacing may be far too fine for the larger image.
+        _copies(x, [max(common / n, side / (2 * n), finest) for n in _VOXELS_ALONG])
+        for x, side in zip((fixed, moving), sides, strict=True)
+    ]
+    return list(zip(*copies, strict=True))
 
 
 def _copies(volume: Volume, spacings: list[float]) -> list[Coarse]:

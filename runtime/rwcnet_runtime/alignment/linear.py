@@ -44,7 +44,7 @@ def optimise(fixed: Coarse, moving: Coarse, start: Linear) -> Linear | None:
     Parameters
     ----------
     fixed, moving : Coarse
-        Of the same spacing.
+        On any grids.
     start : sitk.Euler3DTransform or sitk.AffineTransform
         Fixed to moving points, LPS mm; it is left as it is.
 

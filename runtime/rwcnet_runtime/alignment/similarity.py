@@ -22,7 +22,7 @@ def similarity(fixed: Coarse, moving: Coarse, transform: sitk.Transform) -> floa
     Parameters
     ----------
     fixed, moving : Coarse
-        Of the same spacing.
+        On any grids.
     transform : sitk.Transform
         Fixed to moving points, LPS mm; linear.
     """
@@ -36,7 +36,10 @@ def overlap(fixed: Coarse, moving: Coarse, transform: sitk.Transform) -> float:
     pulled = sitk.Resample(moving.box, fixed.image, transform, sitk.sitkNearestNeighbor)
     ours, theirs = _array(fixed.box) > 0, _array(moving.box) > 0
     both = np.count_nonzero(ours & (_array(pulled) > 0))
-    return min(1.0, float(both) / min(np.count_nonzero(ours), np.count_nonzero(theirs)))
+    # In voxels of `fixed`, whose size may be another.
+    size = (moving.image.GetSpacing()[0] / fixed.image.GetSpacing()[0]) ** 3
+    smaller = min(np.count_nonzero(ours), size * np.count_nonzero(theirs))
+    return min(1.0, float(both / smaller))
 
 
 def _information(image: Coarse, other: Coarse, transform: sitk.Transform) -> float:

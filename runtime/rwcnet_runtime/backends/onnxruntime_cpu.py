@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +13,7 @@ from rwcnet_runtime.backends.interface import Array, Backend
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.devices import thread_count
 from rwcnet_runtime.errors import BackendError, BundleError
+from rwcnet_runtime.memory import give_back
 
 
 class OnnxRuntimeCpu(Backend):
@@ -52,11 +51,7 @@ def empty_pool(bundle: Bundle) -> None:
     """Give back what the pool holds for the next run, and on Linux what the C library holds."""
     nothing = np.zeros((1, 3, 2, 2, 2), np.float32)  # the pool shrinks after runs only
     Session(bundle.graph_path("compose.onnx"), 1, keep=False).run(step=nothing, below=nothing)
-    if sys.platform == "linux":
-        # Without it 0.6 GB stay after OpenVINO. Of glibc; musl has none, and keeps less.
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    give_back()
 
 
 class Session:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import os
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +14,7 @@ from rwcnet_runtime.backends.interface import Array, Backend
 from rwcnet_runtime.backends.onnxruntime_cpu import Session
 from rwcnet_runtime.bundle import Bundle
 from rwcnet_runtime.errors import BackendError, BundleError
+from rwcnet_runtime.memory import give_back
 from rwcnet_runtime.operators import outputs_of
 
 _WARP = "rwcnet::Warp3d"
@@ -121,7 +120,7 @@ class CompiledGraph:
     def rest(self) -> None:
         """Give back what OpenVINO keeps for the next call: each graph has memory of its own."""
         self._compiled.release_memory()
-        _trim()
+        give_back()
 
 
 @functools.cache
@@ -130,13 +129,6 @@ def _has_bf16() -> bool:
     import openvino
 
     return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
-def _trim() -> None:
-    """Have the C library hand what is free to the system: of stage 2 it keeps 0.7 GiB otherwise."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-    if trim is not None:  # glibc
-        trim(0)
 
 
 def _written_out(path: Path) -> bytes:

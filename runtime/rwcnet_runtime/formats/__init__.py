@@ -7,7 +7,7 @@ from rwcnet_runtime.formats.decode import READABLE, decode
 from rwcnet_runtime.formats.encode import WRITABLE, as_nifti, encode, output_suffix
 from rwcnet_runtime.formats.in_memory import from_array, from_itk, from_nifti
 from rwcnet_runtime.formats.itk import quiet
-from rwcnet_runtime.formats.limits import available_memory, check_size, within_memory
+from rwcnet_runtime.formats.limits import check_size, within_memory
 from rwcnet_runtime.formats.nifti import grid_of_nifti, load_nifti, voxels_of
 from rwcnet_runtime.formats.place import apart_mm, is_same_grid
 from rwcnet_runtime.formats.trial import can_be_read
@@ -17,7 +17,6 @@ __all__ = [
     "WRITABLE",
     "apart_mm",
     "as_nifti",
-    "available_memory",
     "can_be_read",
     "check_size",
     "decode",

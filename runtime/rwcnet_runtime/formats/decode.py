@@ -46,6 +46,7 @@ def decode(path: Path) -> tuple[NDArray[Any], ImageGrid]:
         return decode_dicom(path)
     if not path.is_file():
         raise InputError(f"{path} does not exist; give the path of a volume ({READABLE}).")
-    if path.name.endswith((".dcm", ".ima", ".IMA")):
+    name = path.name.lower()
+    if name.endswith((".dcm", ".ima")):
         raise InputError(f"{path} is one file of DICOM; give the folder of its series.")
-    return itk.decode_itk(path) if path.name.endswith(itk.SUFFIXES) else decode_nifti(path)
+    return itk.decode_itk(path) if name.endswith(itk.SUFFIXES) else decode_nifti(path)

@@ -28,7 +28,8 @@ def output_suffix(path: Path) -> str:
     ``.nrrd`` for ``.nhdr``. DICOM series, pairs of NIfTI and other names give ``.nii.gz``.
     """
     in_one = {".mhd": ".mha", ".nhdr": ".nrrd"}
-    suffix = in_one.get(path.suffix, path.suffix)
+    suffix = path.suffix.lower()
+    suffix = in_one.get(suffix, suffix)
     return suffix if suffix in WRITABLE and not path.is_dir() else ".nii.gz"
 
 
@@ -53,15 +54,17 @@ def encode(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
     InputError
         If `path` has another suffix or cannot be written.
     """
-    if not path.name.endswith(WRITABLE):
+    name = path.name.lower()
+    if not name.endswith(WRITABLE):
         raise InputError(
             f"{path} does not end in {', '.join(WRITABLE[:-1])} or {WRITABLE[-1]}; choose such an "
             "output name."
         )
-    # In the same folder, so that the replacement is one step of the file system.
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    # In the same folder, so that the replacement is one step of the file system; in lower case,
+    # by which all writers know a format.
+    partial = path.with_name(f".{os.getpid()}-{name}")
     try:
-        if path.name.endswith((".nii", ".nii.gz")):
+        if name.endswith((".nii", ".nii.gz")):
             nib.save(as_nifti(stored, grid), partial)
         else:
             _save_itk(partial, stored, grid)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,32 @@ from rwcnet_runtime.formats.limits import check_size
 from rwcnet_runtime.formats.place import grid_from_lps, one_volume
 from rwcnet_runtime.geometry import ImageGrid
 
-SUFFIXES = (".mha", ".mhd", ".nrrd", ".nhdr")
-
-# The line by which a header names the file of its voxels, in MetaImage and in NRRD.
-_VOXEL_FILE = re.compile(rb"^(?:ElementDataFile\s*=|data ?file\s*:)[ \t]*(.*?)\s*$", re.I | re.M)
-# ITK writes beyond its arrays where a MetaImage says another number of dimensions than it has.
-_DIMENSIONS = re.compile(rb"NDims\s*[=:]\s*(\S*)")
 _HEADER_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """ITK's reader of a format; how a header names the file of its voxels, and where it ends."""
+
+    reader: str
+    voxel_file: re.Pattern[bytes]
+    end: re.Pattern[bytes]
+
+
+# At least as generous as ITK, which takes spaces, line ends and either separator, and does not look
+# beyond a zero byte in a name.
+_META = re.compile(rb"(?:^|\r)\s*ElementDataFile(?:\0[^\r\n=:]*)?[\s=:]+([^\r\n]*)", re.I | re.M)
+_NRRD = re.compile(rb"(?:^|\r)\s*data ?file\s*:\s*([^\r\n]*)", re.I | re.M)
+_METAIMAGE = _Kind("MetaImageIO", _META, re.compile(_META.pattern + rb"[\r\n]", re.I | re.M))
+_KINDS = {
+    **dict.fromkeys((".mha", ".mhd"), _METAIMAGE),
+    **dict.fromkeys((".nrrd", ".nhdr"), _Kind("NrrdImageIO", _NRRD, re.compile(rb"\n\r?\n"))),
+}
+# ITK writes beyond its arrays where a MetaImage says another number of dimensions than it has.
+_DIMENSIONS = re.compile(rb"NDims(?:\0[^\r\n=:]*)?[\s=:]+(\S*)")
 _BITS = re.compile(r"(\d+)-bit")
+
+SUFFIXES = tuple(_KINDS)
 
 
 def decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
@@ -36,8 +55,10 @@ def decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
         start = stream.read(_HEADER_BYTES)
     if not all(re.fullmatch(rb"[2-5]", n) for n in _DIMENSIONS.findall(start)):
         raise _damaged(path)
-    voxel_file = _voxel_file(path, start)
+    kind_of_file = _KINDS[path.suffix.lower()]
+    voxel_file = _voxel_file(path, start, kind_of_file)
     reader = sitk.ImageFileReader()
+    reader.SetImageIO(kind_of_file.reader)  # by its name, as what is checked
     reader.SetFileName(str(path))
     with said_once(path):
         reader.ReadImageInformation()
@@ -85,16 +106,25 @@ def _damaged(path: Path) -> InputError:
     )
 
 
-def _voxel_file(path: Path, start: bytes) -> Path:
+def _voxel_file(path: Path, start: bytes, kind: _Kind) -> Path:
     """Return the file that holds the voxels, which must lie beside the header.
 
     ITK would follow a header to any path of this machine, a device or a pipe among them.
     """
-    named = _VOXEL_FILE.search(start)
-    name = "LOCAL" if named is None else named[1].decode(errors="replace")
-    if name == "LOCAL":
+    if len(start) == _HEADER_BYTES and not kind.end.search(start):
+        raise InputError(
+            f"{path} has a header that does not end within {_HEADER_BYTES} bytes; take out its "
+            "comments."
+        )
+    names = {name.decode(errors="replace").strip() for name in kind.voxel_file.findall(start)}
+    if len(names) > 1:
+        raise InputError(f"{path} names the file of its voxels twice; take out one of the lines.")
+    name = names.pop() if names else "LOCAL"
+    if name in ("LOCAL", "Local", "local"):
         return path
-    if name not in {file.name for file in path.parent.iterdir() if file.is_file()}:
+    beside = {file.name for file in path.parent.iterdir() if file.is_file()}
+    # Lists and patterns of files lead on to others.
+    if name not in beside or name.startswith("LIST") or "%" in name:
         raise InputError(
             f"{path} says that its voxels are in {name[:80]!r}, which is not a file beside it; put "
             "it there, or write both into one file."

@@ -10,27 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rwcnet_runtime.errors import InputError
+from rwcnet_runtime.memory import memory_at_hand
 
 # Deflate cannot do better (zlib's technical details): 258 bytes in two bits.
 _DEFLATE = 1032
 # Beside the voxels of the file, their float32 and the same on other axes are in memory.
 _WORKING_BYTES = 8
-
-
-def available_memory() -> int | None:
-    """Return how many bytes this process may still take; None where the system does not say.
-
-    Linux says what is available without swapping, and what a container (cgroup v2) is given.
-    """
-    found = []
-    about = Path("/proc/meminfo")
-    if about.is_file():
-        lines = (line.split() for line in about.read_text().splitlines())
-        found += [1024 * int(line[1]) for line in lines if line[0] == "MemAvailable:"]
-    most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
-    if most.is_file() and (limit := most.read_text().strip()) != "max":
-        found.append(int(limit) - int(used.read_text()))
-    return min(found, default=None)
 
 
 def check_size(
@@ -64,7 +49,7 @@ def check_size(
             f"there is room for {_readable(room)}; give an intact volume."
         )
     needed = said + n_voxels * _WORKING_BYTES
-    free = available_memory()
+    free = memory_at_hand().free
     if free is not None and needed > free:
         raise InputError(
             f"{path} needs {_readable(needed)} of memory to be read where {_readable(free)} are "

@@ -154,14 +154,15 @@ def _unlogged() -> Iterator[None]:
 def _files(path: Path) -> tuple[Path, Path]:
     """Return which file holds the header and which the voxels."""
     for header, voxels in _PAIRS:
-        if path.name.endswith((header, voxels)):
-            stem = path.name.removesuffix(header).removesuffix(voxels)
-            return path.with_name(stem + header), path.with_name(stem + voxels)
+        if path.name.lower().endswith((header, voxels)):
+            stem, suffix = path.name[: -len(header)], path.name[-len(header) :]
+            names = (stem + (x.upper() if suffix.isupper() else x) for x in (header, voxels))
+            return path.with_name(next(names)), path.with_name(next(names))
     return path, path
 
 
 def _is_packed(path: Path) -> bool:
-    return path.name.endswith(".gz")
+    return path.suffix.lower() == ".gz"
 
 
 def _opened(path: Path) -> gzip.GzipFile | IO[bytes]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from rwcnet_runtime.formats.limits import available_memory
+from rwcnet_runtime.memory import memory_at_hand
 
 _TRIAL = """
 import sys
@@ -24,13 +24,17 @@ if memory != "None":
 SimpleITK.ReadTransform(path)
 """
 _SECONDS = 120
+# Python and ITK take address space, which is no memory yet, before they read.
+_LEAST = 2 << 30
 
 
 def can_be_read(path: Path) -> bool:
-    """Whether ITK reads a transform file to its end, within free memory and two minutes."""
+    """Whether ITK reads a transform file in two minutes and free memory, or 2 GiB."""
+    free = memory_at_hand().free
+    most = None if free is None else max(free, _LEAST)
     try:
         done = subprocess.run(
-            [sys.executable, "-c", _TRIAL, str(path), str(available_memory())],
+            [sys.executable, "-c", _TRIAL, str(path), str(most)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

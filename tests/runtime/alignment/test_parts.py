@@ -42,6 +42,32 @@ def test_spacing_is_never_finer_than_the_images(look):
     assert all(spacing == (spacing[0],) * 3 for spacing in spacings)
 
 
+@pytest.mark.parametrize("ratio", [10, 1000])
+def test_copies_of_images_of_very_different_size_stay_small(ratio):
+    def ball(side):
+        return volume_of(
+            lambda points: np.maximum(1 - np.linalg.norm(points, axis=-1) / (0.45 * side), 0),
+            (40, 40, 40),
+            side / 40,
+        )
+
+    sizes = [
+        [max(x.image.GetSize()) for x in pair]
+        for pair in coarse_pairs(ball(200), ball(200 / ratio))
+    ]
+    assert [large for large, _ in sizes] == [48, 96, 192]
+    assert all(small <= 40 for _, small in sizes)
+
+
+def test_overlap_is_of_the_smaller_image_on_any_grids(look):
+    fixed = coarse_pairs(look(), look())[0][0]
+    moving = coarse_pairs(look(), look(seed=1))[-1][1]
+    away = sitk.TranslationTransform(3, [40.0, 0.0, 0.0])
+    # Boxes of about 160 and 144 mm, since the margin is in voxels.
+    for pair in ((fixed, moving), (moving, fixed)):
+        assert overlap(*pair, away) == pytest.approx(1 - 32 / 144, abs=0.06)
+
+
 def test_similarity_is_highest_in_place_and_falls_with_the_overlap(pairs):
     fine = pairs[-1]
     steps = [sitk.TranslationTransform(3, [float(x), 0.0, 0.0]) for x in (0, 8, 40, 1000)]
