@@ -161,7 +161,8 @@ def infer(
         typer.Option(
             "--deterministic",
             help="The same files twice, byte for byte: no date and times in the report; backends "
-            "that do not promise it are refused.",
+            "that do not promise it are refused. Of --transform h5 all but the times that HDF5 "
+            "writes into it.",
             rich_help_panel=NETWORK,
         ),
     ] = False,

@@ -41,10 +41,11 @@ class Alignment:
     reason : str
         Why, in one line.
     numbers : dict
-        For a report: ``asked``; ``similarity`` of all that was tried, mutual information in nats
-        on voxels that the optimiser did not see; ``overlap``, 0..1, of the images without their
-        empty margins, by the headers (``before``) and now (``after``); ``rotation_degrees``,
-        ``shift_mm`` of the middle of the fixed image, ``stretch``, the smallest and the largest.
+        For a report: ``asked``, and if that is not "header": ``similarity`` of all that was tried,
+        mutual information in nats on voxels that the optimiser did not see; ``overlap``, 0..1, of
+        the images without their empty margins, by the headers (``before``) and now (``after``);
+        ``rotation_degrees``, ``shift_mm`` of the middle of the fixed image, ``stretch``, the
+        smallest and the largest.
     """
 
     transform: sitk.Transform | None
@@ -56,12 +57,12 @@ class Alignment:
 def align(fixed: Volume, moving: Volume, init: str = "auto") -> Alignment:
     """Find a linear transform that brings two images together.
 
-    "header" changes nothing. "centre" lays the middles of the fields of view on each other,
-    "moments" the centres of the foregrounds, turned by their principal axes if the images are
-    more alike so. "rigid" and "affine" go on from the best of these, each also turned by 20
-    degrees, and maximise Mattes' mutual information. "auto" begins with the headers if at least
-    half of the smaller image then lies in the other one, else with the better of "centre" and
-    "moments", and goes on to the better of these, to "rigid" and to "affine", each time only if
+    "header" changes nothing and looks at no intensities. "centre" lays the middles of the fields
+    of view on each other, "moments" the centres of the foregrounds, turned by their principal axes
+    if the images are more alike so. "rigid" and "affine" go on from the best of these, each also
+    turned by 20 degrees, and maximise Mattes' mutual information. "auto" begins with the headers if
+    at least half of the smaller image then lies in the other one, else with the better of "centre"
+    and "moments", and goes on to the better of these, to "rigid" and to "affine", each time only if
     the similarity gains 10 % over the headers, or 3 % over another alignment, on voxels that the
     optimiser did not see.
 
@@ -77,13 +78,15 @@ def align(fixed: Volume, moving: Volume, init: str = "auto") -> Alignment:
     Raises
     ------
     InputError
-        If there is no such `init`, an image has (almost) one intensity above its background, or
-        "rigid" or "affine" was asked for and lost the overlap.
+        If there is no such `init`, "rigid" or "affine" was asked for and lost the overlap, or, but
+        for "header", an image has (almost) one intensity above its background.
     """
     if init not in INITS:
         raise InputError(
             f"There is no initial alignment {init!r}; choose one of {', '.join(INITS)}."
         )
+    if init == "header":
+        return Alignment(None, init, "asked for", {"asked": init})
     pairs = coarse_pairs(fixed, moving)
     coarse, middle, fine = pairs
     begin = {

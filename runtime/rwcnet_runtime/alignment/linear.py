@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -15,6 +18,9 @@ _ITERATIONS = 30  # with some ten values of the metric each
 _CONVERGED, _WINDOW = 1e-5, 5  # slope of the last values of the metric, and how many
 _SAMPLES = 25_000  # of the fixed image, about
 _SEED = 1
+
+# Held while the number of threads of the whole process is another than the user's.
+_OF_ONE_THREAD = threading.Lock()
 
 Linear = TypeVar("Linear", sitk.Euler3DTransform, sitk.AffineTransform)
 
@@ -54,7 +60,6 @@ def optimise(fixed: Coarse, moving: Coarse, start: Linear) -> Linear | None:
         Of the kind of `start`; none if the images left each other on the way.
     """
     method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(_BINS)
     method.SetMetricFixedMask(fixed.seen)
     seen = np.count_nonzero(sitk.GetArrayViewFromImage(fixed.seen))
@@ -73,7 +78,26 @@ def optimise(fixed: Coarse, moving: Coarse, start: Linear) -> Linear | None:
     found = type(start)(start)
     method.SetInitialTransform(found, inPlace=True)
     try:
-        method.Execute(fixed.image, moving.image)
+        with _one_thread():
+            method.Execute(fixed.image, moving.image)
     except RuntimeError:
         return None
     return found
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let all of ITK use one thread.
+
+    The number of threads of a registration does not reach its metric, which would then add up what
+    its threads find in the order in which they end. The one that does is that of the process: other
+    work of ITK that begins meanwhile is slower but finds the same, since no two of its threads add
+    to one number. Of two alignments at once, one waits: it would keep 1 as what to restore.
+    """
+    with _OF_ONE_THREAD:
+        before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+        try:
+            yield
+        finally:
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)

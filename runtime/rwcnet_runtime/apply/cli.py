@@ -12,6 +12,7 @@ from rwcnet_runtime.apply.files import apply
 from rwcnet_runtime.apply.request import Request
 from rwcnet_runtime.apply.resampling import INTERPOLATIONS
 from rwcnet_runtime.commands import one_sentence_errors, progress_bars
+from rwcnet_runtime.interrupts import one_sentence_interrupts
 
 apply_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -69,7 +70,8 @@ def run(
     overwrite: Annotated[bool, typer.Option(help="Replace files that are there.")] = False,
 ) -> None:
     """Bring INPUT from one side of a registration to the other; direction is worked out."""
-    with one_sentence_errors():
+    with one_sentence_interrupts() as interrupt, one_sentence_errors():
+        interrupt.outcome = "no file is half written"
         request = Request(
             source,
             output,

@@ -67,11 +67,17 @@ def read_point_set(path: Path, frame: str | None) -> PointSet:
     Raises
     ------
     InputError
-        If the file cannot be read, or the frame is missing or another than the file says.
+        If the file cannot be read, or the frame is missing, unknown or another than the file says.
     """
     readers = {".csv": _read_csv, ".fcsv": _read_fcsv, ".vtk": read_vtk, ".gii": read_gifti}
+    if path.suffix not in readers:
+        raise InputError(f"{path} ends in none of {', '.join(readers)}; convert the points.")
+    if frame is not None and frame not in FRAMES:
+        raise InputError(f"the frame of points is {frame!r}; give one of {', '.join(FRAMES)}.")
     try:
         coordinates, stated, render = readers[path.suffix](path)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is no text in UTF-8; save it as that.") from error
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
     points = np.asarray(coordinates, np.float64).reshape(-1, 3)

@@ -57,7 +57,7 @@ def resample(
     Raises
     ------
     InputError
-        If the way of interpolating does not fit the picture.
+        If the way of interpolating does not fit the picture, or labels are no whole numbers.
     """
     if labels and interpolation == "cubic":
         raise InputError("labels cannot be interpolated by --interpolation cubic; take nearest.")
@@ -65,7 +65,7 @@ def resample(
     if not labels:
         frames = frames.astype(np.float32, copy=False)
     elif frames.dtype.kind == "f":  # which ITK does not take for labels
-        frames = frames.astype(np.int32)
+        frames = _whole(frames)
     if interpolation == "cubic" and not np.isfinite(frames).all():
         raise InputError("NaN or infinite voxels spread by --interpolation cubic; take linear.")
     images = [as_image(frames[..., n]) for n in range(frames.shape[3])]
@@ -87,6 +87,20 @@ def resample(
         progress(part.stop / grid.shape[2])
     frames = result if picture.frames.ndim == 4 else result[..., 0]
     return Picture(frames, grid, picture.timing), tally
+
+
+def _whole(labels: NDArray[np.floating]) -> NDArray[np.int32]:
+    """Return labels that were saved as real numbers."""
+    largest = np.iinfo(np.int32).max
+    # NaN compares false with everything, and so is caught too.
+    whole = (abs(labels) <= largest) & (labels == np.rint(labels))
+    bad = labels.size - np.count_nonzero(whole)
+    if bad:
+        raise InputError(
+            f"{bad} voxels such as {labels[~whole][0]:g} are no labels, whole numbers up to "
+            f"{largest}; give a label map that was not interpolated, or --image."
+        )
+    return labels.astype(np.int32)
 
 
 def _points_of(grid: ImageGrid) -> Iterator[tuple[slice, NDArray[np.float64]]]:

@@ -106,20 +106,20 @@ def inverse_consistency(
     -------
     dict
         ``mean_mm``, ``p99_mm``, ``max_mm`` over every second fixed voxel along each axis that lands
-        between moving voxels, NaN without one such, and their share, ``compared_percent``.
+        between moving voxels, left out without one such, and their share, ``compared_percent``.
     """
     x = fixed.world_from_voxel(voxels_of(fixed.shape, 2))
     y = x + displacement_mm[::2, ::2, ::2]
     voxels = moving.voxel_from_world(y)
     inside = ((voxels >= 0) & (voxels <= np.array(moving.shape) - 1)).all(axis=-1)
-    back = y[inside] + sample(inverse_mm, voxels[inside])
-    miss = np.linalg.norm(back - x[inside], axis=-1) if inside.any() else np.array([np.nan])
-    return {
-        "mean_mm": float(miss.mean()),
-        "p99_mm": float(np.percentile(miss, 99)),
-        "max_mm": float(miss.max()),
-        "compared_percent": 100 * float(inside.mean()),
-    }
+    found = {"compared_percent": 100 * float(inside.mean())}
+    if inside.any():
+        back = y[inside] + sample(inverse_mm, voxels[inside])
+        miss = np.linalg.norm(back - x[inside], axis=-1)
+        found["mean_mm"] = float(miss.mean())
+        found["p99_mm"] = float(np.percentile(miss, 99))
+        found["max_mm"] = float(miss.max())
+    return found
 
 
 def _without_linear(

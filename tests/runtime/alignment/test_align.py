@@ -125,6 +125,13 @@ def test_what_is_asked_for_is_done(fixed, moving, turned, error_mm, init):
         assert found.numbers["stretch"] == [1, 1]
 
 
+def test_headers_are_believed_whatever_the_intensities(fixed):
+    mask = replace(fixed, data=np.float32(fixed.data > 0), path=Path("mask.nii"))
+    found = align(fixed, mask, "header")
+    assert (found.transform, found.method, found.reason) == (None, "header", "asked for")
+    assert found.numbers == {"asked": "header"}
+
+
 def test_centre_lays_the_middles_on_each_other(look):
     found = align(look(), look(centre=(30, -20, 10), seed=1), "centre")
     moved = found.transform.TransformPoint([0.0, 0.0, 0.0])

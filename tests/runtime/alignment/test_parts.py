@@ -68,6 +68,20 @@ def test_overlap_is_of_the_smaller_image_on_any_grids(look):
         assert overlap(*pair, away) == pytest.approx(1 - 32 / 144, abs=0.06)
 
 
+def test_an_optimum_is_the_same_whatever_the_number_of_threads(look, motion):
+    pair = coarse_pairs(look(), look(motion((0, 0, 1), 5, (6, -4, 3)), seed=1))[-1]
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    found = set()
+    try:
+        for threads in (8, 8, 3, 1):
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
+            found.add(optimise(*pair, starts.header(pair[0])).GetParameters())
+            assert sitk.ProcessObject.GetGlobalDefaultNumberOfThreads() == threads
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
+    assert len(found) == 1
+
+
 def test_similarity_is_highest_in_place_and_falls_with_the_overlap(pairs):
     fine = pairs[-1]
     steps = [sitk.TranslationTransform(3, [float(x), 0.0, 0.0]) for x in (0, 8, 40, 1000)]

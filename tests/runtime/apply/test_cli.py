@@ -1,4 +1,5 @@
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -84,6 +85,24 @@ def test_a_failure_leaves_what_was_there(tmp_path, shift):
     assert result.stderr.count("\n") == 1
     assert out.read_text() == "precious"
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_while_it_writes(tmp_path, shift, points, monkeypatch, number, code):
+    def stop(*_):
+        signal.raise_signal(number)
+
+    # What a fix forgets must not end the tests.
+    before = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        monkeypatch.setattr("rwcnet_runtime.apply.files._report", stop)
+        out = tmp_path / "out"
+        result = call(points, "-t", shift, "--to", "fixed", "--frame", "RAS", "-o", out / "out.csv")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert result.exit_code == code
+    assert result.stderr == "Error: interrupted, and no file is half written\n"
+    assert not out.exists()
 
 
 def test_an_image_says_what_it_was_taken_for(tmp_path, shift, make_grid, save_phantom):

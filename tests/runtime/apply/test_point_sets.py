@@ -233,6 +233,22 @@ def test_files_without_usable_points_are_refused(
 
 
 @pytest.mark.parametrize(
+    ("name", "content", "frame", "says"),
+    [
+        ("a.csv", b"x,y,z\n1,2,3\n", "lps", "is 'lps'; give one of RAS, LPS"),
+        ("a.txt", b"1 2 3\n", "RAS", r"a\.txt ends in none of \.csv, \.fcsv, \.vtk, \.gii"),
+        ("a.csv", "x,y,z,name\n1,2,3,Kr\xfcmmung\n".encode("latin-1"), "RAS", "no text in UTF-8"),
+        ("a.fcsv", "0,1,2,3,Kr\xfcmmung\n".encode("latin-1"), "RAS", "no text in UTF-8"),
+    ],
+)
+def test_what_is_read_by_itself_is_checked_too(tmp_path, name, content, frame, says):
+    """As rwcnet-infer --points does, without a `Request`."""
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=says):
+        read_point_set(tmp_path / name, frame)
+
+
+@pytest.mark.parametrize(
     ("options", "says"),
     [
         ({}, "points go the other way than images"),

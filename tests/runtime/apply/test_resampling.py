@@ -216,6 +216,20 @@ def test_requests_that_make_no_sense_are_refused(
     assert not (tmp_path / "out.nii.gz").exists()
 
 
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [(2.5, "1 voxels such as 2.5 "), (np.nan, "such as nan "), (3e9, r"such as 3e\+09 ")],
+)
+def test_what_is_no_whole_number_is_no_label(make_grid, field_path_ras, tmp_path, value, says):
+    grid = make_grid("RAS")
+    labels = np.ones(grid.shape, np.float32)
+    labels[3, 4, 5] = value
+    nib.save(nib.Nifti1Image(labels, grid.affine), tmp_path / "labels.nii")
+    with pytest.raises(InputError, match=says):
+        run(tmp_path / "labels.nii", field_path_ras, tmp_path / "out.nii", labels=True)
+    assert not (tmp_path / "out.nii").exists()
+
+
 def test_nan_is_no_input_of_splines(make_grid, field_path_ras, tmp_path):
     grid = make_grid("RAS")
     data = np.random.default_rng(0).random(grid.shape).astype(np.float32)
