@@ -30,7 +30,11 @@ def _faults(source):
 
 def test_nothing_is_unpickled():
     assert len(FILES) > 100
-    found = {path: faults for path in FILES if (faults := list(_faults(path.read_text())))}
+    found = {
+        path: faults
+        for path in FILES
+        if (faults := list(_faults(path.read_text(encoding="utf-8"))))
+    }
     assert not found
 
 

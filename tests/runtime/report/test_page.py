@@ -40,7 +40,7 @@ class Page(HTMLParser):
 @pytest.fixture
 def text(registration, tmp_path):
     write_report(registration, tmp_path / "report.html")
-    return (tmp_path / "report.html").read_text()
+    return (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_it_refers_to_nothing_outside(text):
@@ -74,7 +74,7 @@ def test_it_shows_every_picture_and_the_numbers(registration, text):
 def test_the_verdict_of_the_report_is_on_top(registration, tmp_path):
     registration.report["verdict"] = {"level": "failed", "reasons": ["nothing <i>fits</i>"]}
     write_report(registration, tmp_path / "report.html")
-    page = Page((tmp_path / "report.html").read_text())
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert page.text.index("failed") < page.text.index("nothing <i>fits</i>")
     assert page.text.index("nothing <i>fits</i>") < page.text.index("Checkerboard")
 
