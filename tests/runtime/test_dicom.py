@@ -1,3 +1,4 @@
+import locale
 import shutil
 
 import numpy as np
@@ -39,7 +40,10 @@ def write_series(tmp_path):
             writer.Execute(image)
         return folder
 
-    return write
+    # ITK writes DICOM in the C locale and stays in it, in which text is ASCII for all that follows.
+    before = locale.setlocale(locale.LC_ALL)
+    yield write
+    locale.setlocale(locale.LC_ALL, before)
 
 
 @pytest.fixture

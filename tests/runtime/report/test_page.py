@@ -116,9 +116,9 @@ def browse(tmp_path):
         folder.mkdir()
         command = [program, *flags, f"--log-net-log={log}"]
         address = path.as_uri()
-        ask = {"capture_output": True, "text": True, "timeout": 60, "check": True}
+        ask = {"capture_output": True, "encoding": "utf-8", "timeout": 60, "check": True}
         dom = subprocess.run([*command, "--dump-dom", address], **ask).stdout
-        net = json.loads(log.read_text())
+        net = json.loads(log.read_text(encoding="utf-8"))
         start = net["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
         # Those of the browser itself have another origin, and cannot be resolved.
         asked = [
