@@ -12,7 +12,7 @@ from nibabel.spatialimages import SpatialImage
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.formats import decode, from_array, from_itk, from_nifti
+from rwcnet_runtime.formats import as_itk, decode, from_array, from_itk, from_nifti
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 from rwcnet_runtime.volumes import (
     LabelMap,
@@ -89,7 +89,7 @@ def image_like(given: ImageLike, array: NDArray[np.float32], grid_of: Volume) ->
     """
     match given:
         case sitk.Image():
-            return _as_itk(grid_of.to_stored(array), grid_of)
+            return as_itk(grid_of.to_stored(array), grid_of.stored_grid)
         case tuple():
             return grid_of.to_stored(array), grid_of.stored_grid.affine
     return volume_as_nifti(array, grid_of)
@@ -114,7 +114,7 @@ def displacement_like(
     match given:
         case sitk.Image():
             lps = displacement_mm.astype(np.float64) * LPS_FROM_RAS.diagonal()[:3]
-            return _as_itk(grid_of.to_stored(lps), grid_of)
+            return as_itk(grid_of.to_stored(lps), grid_of.stored_grid)
         case tuple():
             return grid_of.to_stored(displacement_mm), grid_of.stored_grid.affine
     return displacement_as_nifti(displacement_mm, grid_of)
@@ -139,15 +139,3 @@ def _decoded(image: ImageLike, name: str) -> tuple[NDArray[Any], ImageGrid, Path
         f"{name} is of the type {type(image).__name__}: give a path, an image of nibabel or "
         "SimpleITK, or an array and its affine"
     )
-
-
-def _as_itk(stored: NDArray[Any], grid_of: Volume) -> sitk.Image:
-    affine = LPS_FROM_RAS @ grid_of.stored_grid.affine
-    spacing = grid_of.stored_grid.spacing
-    vectors = stored.ndim == 4
-    image = sitk.GetImageFromArray(stored.swapaxes(0, 2), isVector=vectors)
-    image.SetSpacing(spacing.tolist())
-    image.SetOrigin(affine[:3, 3].tolist())
-    # Sheared ones too: only ITK's files refuse them.
-    image.SetDirection((affine[:3, :3] / spacing).ravel().tolist())
-    return image

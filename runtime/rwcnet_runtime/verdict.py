@@ -131,7 +131,7 @@ def judge(findings: dict[str, Any]) -> Verdict:
     """
     failed, check = [], []
     before, after = (
-        _look_up(findings, f"similarity.local_correlation.{when}") for when in ("before", "after")
+        look_up(findings, f"similarity.local_correlation.{when}") for when in ("before", "after")
     )
     if before is not None and after is not None and before - after > MOST_LOST:
         check.append(
@@ -139,21 +139,22 @@ def judge(findings: dict[str, Any]) -> Verdict:
             f"{before:.2f} -> {after:.2f}"
         )
     for limit in LIMITS:
-        value = _look_up(findings, limit.path)
+        value = look_up(findings, limit.path)
         if value is None:
             continue
         if limit.broken_by(value, limit.failed):
             failed.append(limit.sentence(value, limit.failed))
         elif limit.broken_by(value, limit.check):
             check.append(limit.sentence(value, limit.check))
-    alike = _look_up(findings, UNLIKE.path)
+    alike = look_up(findings, UNLIKE.path)
     doubtful = alike is not None and alike < DOUBTFUL and len(check) > 1
     level = "failed" if failed or doubtful else "check" if check else "ok"
     return Verdict(level, failed + check)
 
 
-def _look_up(findings: dict[str, Any], path: str) -> float | None:
-    found: Any = findings
+def look_up(report: dict[str, Any], path: str) -> Any:
+    """Return ``report["a"]["b"]`` for ``a.b``, None where it is not there."""
+    found: Any = report
     for name in path.split("."):
         found = found.get(name) if isinstance(found, dict) else None
-    return None if found is None else float(found)
+    return found

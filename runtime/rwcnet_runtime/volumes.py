@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats import (
+    VECTOR,
     as_nifti,
     decode,
     encode,
@@ -30,7 +31,6 @@ _RAS = io_orientation(np.eye(4))
 _TIE_BREAK = np.array(
     [[1, -0.003, 0.002, 0], [0.003, 1, -0.001, 0], [-0.002, 0.001, 1, 0], [0, 0, 0, 1]]
 )
-_VECTOR_INTENT = 1007
 
 
 # eq=False: arrays have no single truth value, so a generated __eq__ would raise.
@@ -222,7 +222,8 @@ def displacement_as_nifti(
     displacement_mm: NDArray[np.float32], volume_like: Volume
 ) -> nib.Nifti1Image:
     """Return what `write_displacement` writes to NIfTI."""
-    return as_nifti(_stored_lps(displacement_mm, volume_like), volume_like.stored_grid)
+    vectors = _stored_lps(displacement_mm, volume_like)[..., None, :]
+    return as_nifti(vectors, volume_like.stored_grid, VECTOR)
 
 
 def _stored_lps(displacement_mm: NDArray[np.float32], volume_like: Volume) -> NDArray[np.float32]:
@@ -254,10 +255,10 @@ def read_displacement(path: Path, fixed: Volume) -> NDArray[np.float32]:
     """
     image = load_nifti(path)
     grid, intent = fixed.stored_grid, int(image.header["intent_code"])
-    if image.shape != (*grid.shape, 1, 3) or intent != _VECTOR_INTENT:
+    if image.shape != (*grid.shape, 1, 3) or intent != VECTOR:
         raise InputError(
             f"{path} has shape {image.shape} and NIfTI intent {intent} where a displacement field "
-            f"of shape {(*grid.shape, 1, 3)} and intent {_VECTOR_INTENT} is needed; write it as "
+            f"of shape {(*grid.shape, 1, 3)} and intent {VECTOR} is needed; write it as "
             "ITK does, on the grid of the fixed image."
         )
     if not is_same_grid(ImageGrid(grid.shape, image.affine), grid):

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.apply.steps import Field, ItkTransform, Linear, Moved, Step
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.formats import grid_of_nifti, load_nifti, voxels_of
+from rwcnet_runtime.formats import VECTOR, grid_of_nifti, load_nifti, voxels_of
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 from rwcnet_runtime.mapping import read_initial_transform
 from rwcnet_runtime.result_names import DISPLACEMENT, listed
+from rwcnet_runtime.transforms.composite import matrix_of
 
 _LPS = LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
-_VECTOR_INTENT = 1007
 _BRACKETS = re.compile(r"\[\s*(.+?)\s*,\s*([01])\s*\]")
 
 
@@ -111,10 +111,10 @@ def _read_field(path: Path) -> Field:
         raise InputError(f"{path} does not exist; give the path of a transform.")
     image = load_nifti(path)
     intent = int(image.header["intent_code"])
-    if len(image.shape) != 5 or image.shape[3:] != (1, 3) or intent != _VECTOR_INTENT:
+    if len(image.shape) != 5 or image.shape[3:] != (1, 3) or intent != VECTOR:
         raise InputError(
             f"{path} has shape {image.shape} and NIfTI intent {intent} where a displacement field "
-            f"of shape (i, j, k, 1, 3) and intent {_VECTOR_INTENT} is needed; write it as ITK and "
+            f"of shape (i, j, k, 1, 3) and intent {VECTOR} is needed; write it as ITK and "
             "ANTs do."
         )
     grid = grid_of_nifti(path, image)
@@ -146,17 +146,13 @@ def _steps_of(transform: sitk.Transform, path: Path) -> list[Step]:
 
 
 def _linear(transform: sitk.Transform, path: Path) -> Linear:
-    origin = np.array(transform.TransformPoint((0.0, 0.0, 0.0)))
-    matrix = np.eye(4)
-    for axis, unit in enumerate(np.eye(3)):
-        matrix[:3, axis] = transform.TransformPoint(unit.tolist()) - origin
-    matrix[:3, 3] = origin
+    matrix = matrix_of(transform)
     if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-9:
         raise InputError(
             f"{path} holds a linear transform that brings space onto a plane or is not finite; "
             "compute it again."
         )
-    return Linear(LPS_FROM_RAS @ matrix @ LPS_FROM_RAS)
+    return Linear(matrix)
 
 
 def _checked(field: Field, path: Path) -> Field:

@@ -9,17 +9,23 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  (its documented name)
-from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.formats import decode, grid_of_nifti, load_nifti, voxels_of
-from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
+from rwcnet_runtime.formats import (
+    as_itk,
+    as_nifti,
+    decode,
+    grid_of_nifti,
+    load_nifti,
+    voxels_of,
+)
+from rwcnet_runtime.formats.place import check_real, is_sheared
+from rwcnet_runtime.geometry import ImageGrid
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 ITK_SUFFIXES = (".mha", ".mhd", ".nrrd")
 
-_SCANNER_COORDINATES = 1  # NIfTI code of what an affine leads to
 # Of all pairs of neighbours that are not both 0, equal are 0.7 to 0.97 in label maps (brain,
 # abdomen, spine, hippocampus, lung) and less than 0.13 in images, eight bits of a brain included.
 _EQUAL_NEIGHBOURS = 0.5
@@ -56,11 +62,7 @@ def read_picture(path: Path) -> Picture:
     if path.name.endswith(NIFTI_SUFFIXES) and path.is_file():
         image = load_nifti(path)
         if len(image.shape) == 4 and image.shape[3] > 1 and min(image.shape[:3]) > 1:
-            if image.get_data_dtype().kind not in "iuf":
-                raise InputError(
-                    f"{path} holds {image.get_data_dtype()} voxels where real numbers are needed; "
-                    "extract one channel first."
-                )
+            check_real(path, image.get_data_dtype())
             grid = grid_of_nifti(path, image)
             timing = float(image.header["pixdim"][4]), image.header.get_xyzt_units()[1]
             return Picture(voxels_of(path, image), grid, timing)
@@ -138,8 +140,7 @@ def check_format(path: Path, grid: ImageGrid, n_frames: int) -> None:
     if not path.name.endswith(ITK_SUFFIXES):
         known = ", ".join((*NIFTI_SUFFIXES, *ITK_SUFFIXES))
         raise InputError(f"{path} ends in none of {known}; choose such an output name with -o.")
-    directions = grid.affine[:3, :3] / grid.spacing
-    if not np.allclose(directions.T @ directions, np.eye(3), atol=1e-3):
+    if is_sheared(grid.affine):
         raise InputError(
             f"the reference has a sheared grid, which {path.suffix} cannot say; end the output in "
             ".nii.gz."
@@ -149,26 +150,16 @@ def check_format(path: Path, grid: ImageGrid, n_frames: int) -> None:
 
 
 def _write_nifti(path: Path, picture: Picture) -> None:
-    image = nib.Nifti1Image(picture.frames, picture.grid.affine, dtype=picture.frames.dtype)
-    image.header.set_xyzt_units("mm")
+    image = as_nifti(picture.frames, picture.grid)
     if picture.timing:
         seconds, unit = picture.timing
         image.header.set_xyzt_units("mm", unit)
         image.header["pixdim"][4] = seconds
-    image.set_sform(picture.grid.affine, code=_SCANNER_COORDINATES)
-    try:
-        image.set_qform(picture.grid.affine, code=_SCANNER_COORDINATES, strip_shears=False)
-    except HeaderDataError:  # a quaternion cannot shear: leave the qform unset
-        image.set_qform(None)
     nib.save(image, path)
 
 
 def _write_itk(path: Path, picture: Picture) -> None:
-    image = sitk.GetImageFromArray(np.ascontiguousarray(picture.frames.T))
-    lps = LPS_FROM_RAS @ picture.grid.affine
-    image.SetSpacing(picture.grid.spacing.tolist())
-    image.SetDirection((lps[:3, :3] / picture.grid.spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
+    image = as_itk(picture.frames, picture.grid)
     try:
         sitk.WriteImage(image, str(path), useCompression=True)
     except RuntimeError as error:

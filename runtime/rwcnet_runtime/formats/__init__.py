@@ -4,7 +4,7 @@ NIfTI goes through nibabel, MetaImage, NRRD and series of DICOM files through Si
 """
 
 from rwcnet_runtime.formats.decode import READABLE, decode
-from rwcnet_runtime.formats.encode import WRITABLE, as_nifti, encode, output_suffix
+from rwcnet_runtime.formats.encode import VECTOR, WRITABLE, as_itk, as_nifti, encode, output_suffix
 from rwcnet_runtime.formats.in_memory import from_array, from_itk, from_nifti
 from rwcnet_runtime.formats.itk import quiet
 from rwcnet_runtime.formats.limits import check_size, within_memory
@@ -14,8 +14,10 @@ from rwcnet_runtime.formats.trial import can_be_read
 
 __all__ = [
     "READABLE",
+    "VECTOR",
     "WRITABLE",
     "apart_mm",
+    "as_itk",
     "as_nifti",
     "can_be_read",
     "check_size",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import SimpleITK as sitk  # noqa: N813  (its documented name)
 from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
@@ -16,7 +17,11 @@ from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats.itk import quiet
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
 
+NIFTI = (".nii", ".nii.gz")
 WRITABLE = (".nii", ".nii.gz", ".mha", ".nrrd")
+
+NONE, VECTOR, FSL_DISPLACEMENT = 0, 1007, 2006
+"""NIfTI codes of what values are; the last is FSL_FNIRT_DISPLACEMENT_FIELD."""
 
 _SCANNER_COORDINATES = 1  # NIfTI code of what an affine leads to
 
@@ -55,19 +60,45 @@ def encode(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
         If `path` has another suffix or cannot be written.
     """
     name = path.name.lower()
-    if not name.endswith(WRITABLE):
-        raise InputError(
-            f"{path} does not end in {', '.join(WRITABLE[:-1])} or {WRITABLE[-1]}; choose such an "
-            "output name."
-        )
-    # In the same folder, so that the replacement is one step of the file system; in lower case,
-    # by which all writers know a format.
-    partial = path.with_name(f".{os.getpid()}-{name}")
-    try:
-        if name.endswith((".nii", ".nii.gz")):
-            nib.save(as_nifti(stored, grid), partial)
+    check_suffix(path, name, WRITABLE)
+    with replaced(path) as partial:
+        if name.endswith(NIFTI):
+            if stored.ndim == 4:
+                nib.save(as_nifti(stored[..., None, :], grid, VECTOR), partial)
+            else:
+                nib.save(as_nifti(stored, grid), partial)
         else:
             _save_itk(partial, stored, grid)
+
+
+def check_suffix(path: Path, name: str, suffixes: Sequence[str]) -> None:
+    """Refuse a name that ends in none of some suffixes; messages call it `path`.
+
+    Raises
+    ------
+    InputError
+        If it does.
+    """
+    if not name.endswith(tuple(suffixes)):
+        *others, last = suffixes
+        known = f"{', '.join(others)} or {last}" if others else last
+        raise InputError(f"{path} does not end in {known}; choose such an output name.")
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside `path`; what is written there takes its place in the end.
+
+    Raises
+    ------
+    InputError
+        If `path` cannot be written.
+    """
+    # In the same folder, so that the replacement is one step of the file system; in lower case,
+    # by which all writers know a format.
+    partial = path.with_name(f".{os.getpid()}-{path.name.lower()}")
+    try:
+        yield partial
         partial.replace(path)
     except OSError as error:
         raise InputError(
@@ -78,29 +109,50 @@ def encode(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
         partial.unlink(missing_ok=True)
 
 
-def as_nifti(stored: NDArray[Any], grid: ImageGrid) -> nib.Nifti1Image:
-    """Return what `encode` writes to NIfTI."""
-    is_field = stored.ndim == 4
-    image = nib.Nifti1Image(stored[..., None, :] if is_field else stored, grid.affine)
-    image.header.set_intent("vector" if is_field else "none")
+def as_nifti(array: NDArray[Any], grid: ImageGrid, intent: int = NONE) -> nib.Nifti1Image:
+    """Make a NIfTI image of its array's type, in mm.
+
+    Parameters
+    ----------
+    array : ndarray, (i, j, k, ...)
+        Lies on `grid`.
+    grid : ImageGrid
+        A quaternion cannot shear, so that a sheared one is in the sform alone.
+    intent : int
+        NIfTI code of what the values are.
+    """
+    image = nib.Nifti1Image(array, grid.affine, dtype=array.dtype)
+    image.header.set_intent(intent, allow_unknown=True)
     image.header.set_xyzt_units("mm")
     image.set_sform(grid.affine, code=_SCANNER_COORDINATES)
     try:
         image.set_qform(grid.affine, code=_SCANNER_COORDINATES, strip_shears=False)
-    except HeaderDataError:  # sheared: leave the qform unset
+    except HeaderDataError:
         image.set_qform(None)
     return image
 
 
-def _save_itk(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
-    array = np.moveaxis(stored, (0, 1, 2), (2, 1, 0))
-    image = sitk.GetImageFromArray(array, isVector=stored.ndim == 4)
+def as_itk(array: NDArray[Any], grid: ImageGrid) -> sitk.Image:
+    """Make an image of SimpleITK, sheared grids too: only some of ITK's files refuse them.
+
+    Parameters
+    ----------
+    array : ndarray, (i, j, k) or (i, j, k, 3)
+        Intensities, or vectors; on `grid`.
+    grid : ImageGrid
+        Where they lie, in RAS+ mm.
+    """
+    image = sitk.GetImageFromArray(array.swapaxes(0, 2), isVector=array.ndim == 4)
     affine: NDArray[Any] = LPS_FROM_RAS @ grid.affine
     image.SetSpacing(grid.spacing.tolist())
     image.SetOrigin(affine[:3, 3].tolist())
     image.SetDirection((affine[:3, :3] / grid.spacing).ravel().tolist())
+    return image
+
+
+def _save_itk(path: Path, stored: NDArray[Any], grid: ImageGrid) -> None:
     try:
         with quiet():
-            sitk.WriteImage(image, str(path), useCompression=True)
+            sitk.WriteImage(as_itk(stored, grid), str(path), useCompression=True)
     except RuntimeError as error:
         raise OSError("ITK cannot write there") from error

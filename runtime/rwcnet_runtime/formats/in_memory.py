@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats.nifti import UNREADABLE, grid_of_nifti
-from rwcnet_runtime.formats.place import check_affine, check_real, grid_from_lps, one_volume
+from rwcnet_runtime.formats.place import check_affine, check_real, grid_of_itk, one_volume
 from rwcnet_runtime.geometry import ImageGrid
 
 
@@ -70,8 +70,5 @@ def from_itk(image: sitk.Image, path: Path) -> tuple[NDArray[Any], ImageGrid]:
         raise InputError(
             f"{path} holds {kind} voxels where real numbers are needed; extract one channel first."
         )
-    shape = one_volume(path, image.GetSize())
-    n = image.GetDimension()
-    directions = np.array(image.GetDirection()).reshape(n, n)[:3, :3]
-    edges, origin = directions * image.GetSpacing()[:3], np.array(image.GetOrigin()[:3])
-    return sitk.GetArrayFromImage(image).T.reshape(shape), grid_from_lps(path, shape, edges, origin)
+    shape, grid = grid_of_itk(path, image)
+    return sitk.GetArrayFromImage(image).T.reshape(shape), grid

@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import SimpleITK as sitk  # noqa: N813  (its documented name)
 from numpy.typing import NDArray
 
 from rwcnet_runtime.errors import InputError
 from rwcnet_runtime.formats.limits import check_size
-from rwcnet_runtime.formats.place import grid_from_lps, one_volume
+from rwcnet_runtime.formats.place import grid_of_itk
 from rwcnet_runtime.geometry import ImageGrid
 
 _HEADER_BYTES = 1 << 16
@@ -67,13 +66,7 @@ def decode_itk(path: Path) -> tuple[NDArray[Any], ImageGrid]:
         raise InputError(
             f"{path} holds {kind} voxels where real numbers are needed; extract one channel first."
         )
-    # Trailing axes of length 1 say nothing about where the first three lie.
-    shape = one_volume(path, reader.GetSize())
-    n = reader.GetDimension()
-    directions = np.array(reader.GetDirection()).reshape(n, n)[:3, :3]
-    grid = grid_from_lps(
-        path, shape, directions * reader.GetSpacing()[:3], np.array(reader.GetOrigin()[:3])
-    )
+    shape, grid = grid_of_itk(path, reader)
     bits = _BITS.search(kind)
     check_size(
         path,

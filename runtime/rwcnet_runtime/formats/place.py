@@ -72,6 +72,29 @@ def grid_from_lps(
     return ImageGrid(shape, LPS_FROM_RAS @ affine)
 
 
+def grid_of_itk(path: Path, source: Any) -> tuple[tuple[int, int, int], ImageGrid]:
+    """Return shape and grid of one volume.
+
+    Parameters
+    ----------
+    path : Path
+        For messages.
+    source : sitk.Image or sitk.ImageFileReader
+        What holds it, or has read its header; their methods have the same names.
+
+    Raises
+    ------
+    InputError
+        As of `one_volume` and `check_affine`.
+    """
+    shape = one_volume(path, source.GetSize())
+    # Trailing axes of length 1 say nothing about where the first three lie.
+    n = source.GetDimension()
+    directions = np.array(source.GetDirection()).reshape(n, n)[:3, :3]
+    edges, origin = directions * source.GetSpacing()[:3], np.array(source.GetOrigin()[:3])
+    return shape, grid_from_lps(path, shape, edges, origin)
+
+
 def one_volume(path: Path, shape: tuple[int, ...]) -> tuple[int, int, int]:
     """Drop trailing axes of length 1, and refuse what is no 3-D volume then.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from nibabel.orientations import aff2axcodes
 
+from rwcnet_runtime.verdict import look_up
 from rwcnet_runtime.volumes import Volume
 
 # Path in the report, what it is, digits after the point, unit.
@@ -39,7 +40,7 @@ def changes(report: dict[str, Any]) -> str:
     """Return a table of what there is before and after."""
     rows = ""
     for path, title, digits, unit in _CHANGES:
-        found = _look_up(report, path)
+        found = look_up(report, path)
         if found is not None:
             before, after = (f"{found[when]:.{digits}f}{unit}" for when in ("before", "after"))
             rows += f"<tr><th>{title}</th><td>{before}</td><td>{after}</td></tr>"
@@ -50,7 +51,7 @@ def numbers(report: dict[str, Any]) -> str:
     """Return a table of what there is once."""
     rows = ""
     for path, title, digits, unit in _NUMBERS:
-        found = _look_up(report, path)
+        found = look_up(report, path)
         if found is not None:
             rows += f"<tr><th>{title}</th><td>{found:.{digits}f}{unit}</td></tr>"
     return f"<table>{rows}</table>"
@@ -95,13 +96,6 @@ def provenance(report: dict[str, Any]) -> str:
         for name, value in _flat(rest)
     )
     return f'<table class="provenance">{rows}</table>'
-
-
-def _look_up(report: dict[str, Any], path: str) -> Any:
-    found: Any = report
-    for name in path.split("."):
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
 
 
 def _flat(values: dict[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

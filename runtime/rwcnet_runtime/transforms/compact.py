@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from rwcnet_runtime.formats.encode import VECTOR, as_nifti, check_suffix, replaced
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
-from rwcnet_runtime.transforms.files import VECTOR, nifti, replaced
 from rwcnet_runtime.transforms.sampling import sample, slabs
 from rwcnet_runtime.volumes import Volume
 
@@ -57,11 +57,12 @@ def write_compact(
 
     coarse = ImageGrid(nodes.shape[:3], grid.affine @ np.diag([2.0, 2.0, 2.0, 1.0]))
     signs = LPS_FROM_RAS.diagonal()[:3].astype(np.float32)
-    image = nifti((nodes * signs)[..., None, :], coarse, VECTOR)
+    image = as_nifti((nodes * signs)[..., None, :], coarse, VECTOR)
     image.header["descrip"] = "half grid, error in mm: " + ", ".join(
         f"{name.removesuffix('_mm')} {value:.4f}" for name, value in error.items()
     )
-    with replaced(path, ".nii.gz") as partial:
+    check_suffix(path, path.name, (".nii.gz",))
+    with replaced(path) as partial:
         nib.save(image, partial)
     return error
 

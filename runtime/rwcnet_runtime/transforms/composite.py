@@ -8,8 +8,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  (its documented name)
 from numpy.typing import NDArray
 
+from rwcnet_runtime.formats.encode import as_itk, check_suffix, replaced
 from rwcnet_runtime.geometry import LPS_FROM_RAS, ImageGrid
-from rwcnet_runtime.transforms.files import replaced
 from rwcnet_runtime.transforms.sampling import slabs
 from rwcnet_runtime.volumes import Volume
 
@@ -51,14 +51,11 @@ def write_composite(
         linear = matrix_of(initial)
         parts.append(_affine(linear))
         stored = _before(stored, grid, linear)
-    vectors = (stored * LPS_FROM_RAS.diagonal()[:3]).transpose(2, 1, 0, 3)
-    image = sitk.GetImageFromArray(vectors.astype(np.float64), isVector=True)
-    affine = LPS_FROM_RAS @ grid.affine
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetSpacing(grid.spacing.tolist())
-    image.SetDirection((affine[:3, :3] / grid.spacing).ravel().tolist())
+    vectors = (stored * LPS_FROM_RAS.diagonal()[:3]).astype(np.float64)
+    image = as_itk(vectors, grid)
     parts.append(sitk.DisplacementFieldTransform(image))
-    with replaced(path, ".h5") as partial:
+    check_suffix(path, path.name, (".h5",))
+    with replaced(path) as partial:
         try:
             sitk.WriteTransform(sitk.CompositeTransform(parts), str(partial))
         except RuntimeError as error:

@@ -16,8 +16,14 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from rwcnet_runtime.formats.encode import (
+    FSL_DISPLACEMENT,
+    NIFTI,
+    as_nifti,
+    check_suffix,
+    replaced,
+)
 from rwcnet_runtime.geometry import ImageGrid
-from rwcnet_runtime.transforms.files import FSL_DISPLACEMENT, NIFTI, NONE, nifti, replaced
 from rwcnet_runtime.transforms.sampling import slabs
 from rwcnet_runtime.volumes import Volume
 
@@ -109,8 +115,7 @@ def write_learn2reg(
         If `path` has another suffix or cannot be written.
     """
     relative = relative_from_world(displacement_mm, fixed, moving, voxel_from_world)
-    with replaced(path, *NIFTI) as partial:
-        nib.save(nifti(relative, fixed.stored_grid, NONE), partial)
+    _write(path, as_nifti(relative, fixed.stored_grid))
 
 
 def write_fsl(
@@ -137,5 +142,10 @@ def write_fsl(
         If `path` has another suffix or cannot be written.
     """
     relative = relative_from_world(displacement_mm, fixed, moving, fsl_from_world)
-    with replaced(path, *NIFTI) as partial:
-        nib.save(nifti(relative, fixed.stored_grid, FSL_DISPLACEMENT), partial)
+    _write(path, as_nifti(relative, fixed.stored_grid, FSL_DISPLACEMENT))
+
+
+def _write(path: Path, image: nib.Nifti1Image) -> None:
+    check_suffix(path, path.name, NIFTI)
+    with replaced(path) as partial:
+        nib.save(image, partial)

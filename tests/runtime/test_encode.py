@@ -1,7 +1,7 @@
 import pytest
 
 from rwcnet_runtime.errors import InputError
-from rwcnet_runtime.transforms.files import replaced
+from rwcnet_runtime.formats.encode import replaced
 
 
 def test_what_fails_leaves_what_was_there(tmp_path):
@@ -9,7 +9,7 @@ def test_what_fails_leaves_what_was_there(tmp_path):
     path.write_text("old")
 
     def fail(error):
-        with replaced(path, ".nii") as partial:
+        with replaced(path) as partial:
             partial.write_text("half")
             raise error
 
@@ -23,6 +23,6 @@ def test_what_fails_leaves_what_was_there(tmp_path):
 def test_what_succeeds_takes_its_place(tmp_path):
     path = tmp_path / "field.nii"
     path.write_text("old")
-    with replaced(path, ".nii") as partial:
+    with replaced(path) as partial:
         partial.write_text("new")
     assert [(x.name, x.read_text()) for x in tmp_path.iterdir()] == [("field.nii", "new")]
